@@ -1,0 +1,69 @@
+"""xorbit: a peer-to-peer store of small items that nobody has to host.
+
+    async with xorbit.Node(bootstrap=["host:port"]) as node: ...
+    with xorbit.open_node(bootstrap=["host:port"]) as node: ...
+
+What is named here is loaded when it is first used, so that one room of the house can be imported
+without the whole house.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xorbit.api import BlockingNode as BlockingNode
+    from xorbit.api import Node as Node
+    from xorbit.api import connect as connect
+    from xorbit.api import open_calls as open_calls
+    from xorbit.api import open_node as open_node
+    from xorbit.config import Limits as Limits
+    from xorbit.errors import FormatError as FormatError
+    from xorbit.errors import MisuseError as MisuseError
+    from xorbit.errors import NoPeersError as NoPeersError
+    from xorbit.errors import NotFoundError as NotFoundError
+    from xorbit.errors import NotRunningError as NotRunningError
+    from xorbit.errors import NotStoredError as NotStoredError
+    from xorbit.errors import PeerError as PeerError
+    from xorbit.errors import StoppedError as StoppedError
+    from xorbit.errors import StoreError as StoreError
+    from xorbit.errors import WorldError as WorldError
+    from xorbit.errors import XorbitError as XorbitError
+    from xorbit.files.cid import Cid as Cid
+    from xorbit.files.cid import parse_cid as parse_cid
+    from xorbit.files.local import cid_of as cid_of
+    from xorbit.items import Kind as Kind
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "xorbit.api": ("BlockingNode", "Node", "connect", "open_calls", "open_node"),
+    "xorbit.config": ("Limits",),
+    "xorbit.errors": (
+        "FormatError",
+        "MisuseError",
+        "NoPeersError",
+        "NotFoundError",
+        "NotRunningError",
+        "NotStoredError",
+        "PeerError",
+        "StoppedError",
+        "StoreError",
+        "WorldError",
+        "XorbitError",
+    ),
+    "xorbit.files.cid": ("Cid", "parse_cid"),
+    "xorbit.files.local": ("cid_of",),
+    "xorbit.items": ("Kind",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module 'xorbit' has no attribute {name!r}")
+    return getattr(import_module(room), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOM_OF])

@@ -1,0 +1,499 @@
+"""The API: a node within a program, its blocking twin, and the way to a node that runs already.
+
+    async with xorbit.Node(bootstrap=["host:port"]) as node:
+        receipt = await node.put_block(b"hello")
+
+    with xorbit.open_node(bootstrap=["host:port"]) as node:     # scripts, notebooks
+        summary = node.put_file(Path("picture.webp"))
+
+What a node does is decided in the core and done in `run`; here they are put together with a home
+(key, store, local socket, saved addresses) and taken apart again. Nothing of the command line may
+enter.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import platformdirs
+
+from xorbit.config import DEFAULT_LIMITS, Limits
+from xorbit.core import job as jobs
+from xorbit.core.effect import Failed, Report
+from xorbit.core.status import PeerStatus
+from xorbit.errors import MisuseError, NotRunningError, StoppedError, StoreError, WorldError
+from xorbit.files.local import Source
+from xorbit.files.transfer import Progress, PutSummary, Sink
+from xorbit.identity import Network, NodeKey, load_network
+from xorbit.items import Address, Kind, parse_address
+from xorbit.run.calls import (
+    Calls,
+    LocalCalls,
+    Name,
+    NodeStatus,
+    PingAnswer,
+    PutReceipt,
+    Target,
+    describe,
+)
+from xorbit.run.control import ControlServer
+from xorbit.run.control_client import ControlClient
+from xorbit.run.driver import Driver
+from xorbit.run.loop import run
+from xorbit.run.saved import live_addresses, load_addresses, save_addresses
+from xorbit.store.lmdb import LmdbStore
+
+HOME_VARIABLE = "XORBIT_HOME"
+STORE_DIRECTORY = "store"
+NO_ADDRESS = "no address of another node is known: name one with --bootstrap HOST:PORT"
+
+T = TypeVar("T")
+
+log = logging.getLogger("xorbit")
+
+
+def default_home() -> Path:
+    """Return the home of a node that names none: `XORBIT_HOME`, else the user's data directory."""
+    named = os.environ.get(HOME_VARIABLE)
+    return Path(named) if named else platformdirs.user_data_path("xorbit")
+
+
+# --- A node -------------------------------------------------------------------------------------
+
+
+class Node(Calls):
+    """One node of the network, as an async context manager: it starts, does its work, and leaves.
+
+    Without `listen` it is a client: it holds nothing for others, and nobody dials it.
+    """
+
+    def __init__(
+        self,
+        home: Path | str | None = None,
+        *,
+        listen: Sequence[str] | str = (),
+        bootstrap: Sequence[str] | str = (),
+        network: str | None = None,
+        secret: bytes | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        control: bool = True,
+        job_log: Path | None = None,
+        show: Callable[[str], None] | None = None,
+    ) -> None:
+        """Describe a node; nothing happens yet.
+
+        Args:
+            home: the directory of its key, its store and its memory of peers; made if missing.
+                By default `XORBIT_HOME`, else the user's data directory.
+            listen: "host:port", one or several; port 0 lets the system choose.
+            bootstrap: "host:port" of nodes to join through, besides those remembered.
+            network: the network's public name; "xorbit" by default.
+            secret: what only the members of that network know, at least 16 bytes.
+            limits: every limit and interval.
+            control: whether other programs of this user may use this node, over a local socket.
+            job_log: a file to write every job to, for `xorbit replay`.
+            show: takes the answers to what is typed at the node's console.
+
+        Raises:
+            MisuseError: an address that is none.
+        """
+        self.home = Path(home) if home is not None else default_home()
+        self._listen = [_listen_address(text) for text in _several(listen)]
+        self._bootstrap = [parse_address(text) for text in _several(bootstrap)]
+        self._network_name = network
+        self._secret = secret
+        self._limits = limits
+        self._has_control = control
+        self._job_log = job_log
+        self._show = show or _ignore
+        self._alone_because = ""
+        self._parts: _Parts | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def alone_because(self) -> str:
+        """Why nobody could be reached: what happened at each address. "" where that is no fault."""
+        return self._alone_because
+
+    # --- Beginning and end ----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the home, listen, and try once to join.
+
+        That nobody could be reached is no error here: `alone_because` says it, and so does what is
+        asked of a client later. The node goes on trying.
+
+        Raises:
+            MisuseError: started already, or the home belongs to another network.
+            StoreError: the home is in use by another process, or the disk failed.
+            WorldError: an address cannot be listened at.
+        """
+        if self._parts is not None:
+            raise MisuseError("this node has been started already")
+        async with AsyncExitStack() as stack:
+            parts = await self._open(stack)
+            await parts.driver.start(self._listen)
+            if self._has_control:
+                await parts.control.start()
+            await self._join(parts)
+            parts.upkeep = asyncio.create_task(self._save_now_and_then(parts))
+            parts.ends = stack.pop_all()
+        self._parts = parts
+
+    async def stop(self) -> None:
+        """Finish what is in flight within a limit, and close everything. May be called again."""
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        if parts.upkeep is not None:
+            parts.upkeep.cancel()
+            await asyncio.wait([parts.upkeep])
+        await self._save(parts)
+        await parts.ends.aclose()
+
+    async def ended(self) -> None:
+        """Wait until the node ends by itself: told to at its console, or by a fault.
+
+        Raises:
+            Exception: the fault.
+        """
+        await self._started.driver.ended()
+
+    async def _open(self, stack: AsyncExitStack) -> "_Parts":
+        """Put the parts together, and onto the stack what takes them apart, last first."""
+        network = await asyncio.to_thread(load_network, self.home, self._network_name, self._secret)
+        key = NodeKey.load_or_create(self.home)
+        store = await _open_store(self.home, self._limits.store_quota_bytes)
+        stack.callback(store.close)
+        driver = self._make_driver(key, network, store)
+
+        def calls(line: str) -> LocalCalls:
+            return LocalCalls(driver, network.name, line, lambda: self._alone_because)
+
+        control = ControlServer(self.home, network, calls, driver.forget_line, self._limits)
+        stack.push_async_callback(control.stop)
+        stack.push_async_callback(driver.stop)  # what clients still wait for is answered here
+        stack.callback(control.retire)
+        return _Parts(driver, network, control, calls("local"))
+
+    def _make_driver(self, key: NodeKey, network: Network, store: LmdbStore) -> Driver:
+        try:
+            return Driver(
+                key=key,
+                network=network,
+                store=store,
+                limits=self._limits,
+                report=_log_report,
+                show=self._show,
+                job_log=self._job_log,
+            )
+        except OSError as error:
+            raise WorldError(f"cannot write {self._job_log}: {error.strerror}") from error
+
+    async def _join(self, parts: "_Parts") -> None:
+        saved = load_addresses(self.home, parts.network.authority_key)
+        addresses = tuple(dict.fromkeys([*self._bootstrap, *saved]))
+        if not addresses:
+            self._alone_because = "" if self._listen else NO_ADDRESS
+            return
+        outcome = await parts.driver.call(jobs.Bootstrap(parts.driver.new_guid(), addresses))
+        self._alone_because = describe(outcome) if isinstance(outcome, Failed) else ""
+
+    async def _save_now_and_then(self, parts: "_Parts") -> None:
+        while True:
+            await self._save(parts)
+            await asyncio.sleep(self._limits.ping_interval_s)
+
+    async def _save(self, parts: "_Parts") -> None:
+        addresses = live_addresses(parts.driver)
+        if addresses and addresses != parts.saved:
+            parts.saved = addresses
+            key = parts.network.authority_key
+            try:
+                await asyncio.to_thread(save_addresses, self.home, key, addresses)
+            except StoreError as error:
+                log.warning("the addresses of peers are not saved: %s", error)
+
+    # --- Calls ----------------------------------------------------------------------------------
+
+    @property
+    def _started(self) -> "_Parts":
+        if self._parts is None:
+            raise MisuseError("this node is not running: start it first, as in `async with`")
+        return self._parts
+
+    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block at the nodes closest to it and say who holds it; see `Calls`."""
+        return await self._started.calls.put_block(data, kind)
+
+    async def get_block(self, key: Name) -> bytes:
+        """Return the bytes of a block, proved by its hash; see `Calls`."""
+        return await self._started.calls.get_block(key)
+
+    async def ping(self, target: Target) -> PingAnswer:
+        """Ask a node, by its id or at an address, whether it is there; see `Calls`."""
+        return await self._started.calls.ping(target)
+
+    async def status(self) -> NodeStatus:
+        """Return the state of the node."""
+        return await self._started.calls.status()
+
+    async def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the connections of the node, in the order of their ids."""
+        return await self._started.calls.peers()
+
+    def type_line(self, line: str) -> None:
+        """Do what a line typed at the node's console says; the answer goes to `show`."""
+        self._started.driver.post(jobs.HandleStdinLine(line), "console")
+
+
+class _Parts:
+    """What a running node is made of."""
+
+    def __init__(
+        self, driver: Driver, network: Network, control: ControlServer, calls: LocalCalls
+    ) -> None:
+        self.driver = driver
+        self.network = network
+        self.control = control
+        self.calls = calls
+        self.upkeep: asyncio.Task[None] | None = None
+        self.saved: tuple[Address, ...] = ()
+        self.ends = AsyncExitStack()
+
+
+async def _open_store(home: Path, quota_bytes: int) -> LmdbStore:
+    opening = asyncio.create_task(asyncio.to_thread(LmdbStore, home / STORE_DIRECTORY, quota_bytes))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(StoreError):
+            (await opening).close()  # or it would hold its lock for as long as this process lives
+        raise
+
+
+def _several(given: Sequence[str] | str) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
+def _listen_address(text: str) -> Address:
+    """Return the address to listen at: unlike one to dial, its port may be 0."""
+    host, zero, rest = text.rpartition(":0")
+    if zero and not rest:
+        return Address(parse_address(f"{host}:1").host, 0)
+    return parse_address(text)
+
+
+def _log_report(report: Report) -> None:
+    level = logging.getLevelNamesMapping()[report.level.upper()]
+    log.log(level, "%s%s", report.event, f": {report.detail}" if report.detail else "")
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+# --- Somebody's node ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_calls(
+    home: Path | str | None = None,
+    *,
+    bootstrap: Sequence[str] | str = (),
+    network: str | None = None,
+    secret: bytes | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncGenerator[Calls]:
+    """Use the node that runs on a home; with none running, be a client for as long as it takes.
+
+    Raises:
+        MisuseError: the node that runs belongs to another network than the one named.
+        XorbitError: no client could be started, as `Node.start`.
+    """
+    place = Path(home) if home is not None else default_home()
+    try:
+        client = await ControlClient.connect(place, limits)
+    except NotRunningError:
+        node = Node(
+            place,
+            bootstrap=bootstrap,
+            network=network,
+            secret=secret,
+            limits=limits,
+            control=False,
+        )
+        async with node:
+            yield node
+        return
+    try:
+        if network is not None or secret is not None:
+            wanted = await asyncio.to_thread(load_network, place, network, secret)
+            _check_same_network(client, wanted, place)
+        yield client
+    finally:
+        await client.close()
+
+
+def _check_same_network(client: ControlClient, wanted: Network, home: Path) -> None:
+    if client.authority_key != wanted.authority_key:
+        raise MisuseError(
+            f"the node that runs on {home} belongs to another network, named {client.network!r}, "
+            f"than {wanted.name!r}: use another --home"
+        )
+
+
+async def connect(home: Path | str | None = None, limits: Limits = DEFAULT_LIMITS) -> ControlClient:
+    """Reach the node that runs on a home; `close` it at the end.
+
+    Raises:
+        NotRunningError: none does.
+    """
+    return await ControlClient.connect(Path(home) if home is not None else default_home(), limits)
+
+
+# --- The blocking twin --------------------------------------------------------------------------
+
+
+class BlockingNode:
+    """A `Node` for code without an event loop: its loop runs in a thread of its own.
+
+    Made by `open_node`. The methods are those of `Node`; `progress` is called on that thread.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._started: Future[asyncio.AbstractEventLoop] = Future()
+        self._leave = asyncio.Event()
+        # A daemon: a node that nobody closed must not keep the interpreter from ending.
+        self._thread = threading.Thread(target=self._live, name="xorbit-node", daemon=True)
+        self._thread.start()
+        self._loop = self._started.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def alone_because(self) -> str:
+        """Why nobody could be reached; see `Node`."""
+        return self._node.alone_because
+
+    def close(self) -> None:
+        """Stop the node and its thread. May be called again."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._leave.set)
+            self._thread.join()
+
+    def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block and say who holds it; see `Calls`."""
+        return self._do(self._node.put_block(data, kind))
+
+    def get_block(self, key: Name) -> bytes:
+        """Return the bytes of a block; see `Calls`."""
+        return self._do(self._node.get_block(key))
+
+    def put_file(
+        self,
+        source: Source,
+        *,
+        kind: Kind = Kind.BLOCK_BLAKE3_256,
+        progress: Progress | None = None,
+    ) -> PutSummary:
+        """Store a file and say its name and who holds it; see `Calls`."""
+        return self._do(self._node.put_file(source, kind=kind, progress=progress))
+
+    def get_file(self, name: Name, *, progress: Progress | None = None) -> bytes:
+        """Return the bytes of a file that fits in memory; see `Calls`."""
+        return self._do(self._node.get_file(name, progress=progress))
+
+    def get_file_to(self, name: Name, to: Path | Sink, *, progress: Progress | None = None) -> int:
+        """Fetch a file to a path or to a function; see `Calls`."""
+        return self._do(self._node.get_file_to(name, to, progress=progress))
+
+    def ping(self, target: Target) -> PingAnswer:
+        """Ask a node whether it is there; see `Calls`."""
+        return self._do(self._node.ping(target))
+
+    def status(self) -> NodeStatus:
+        """Return the state of the node."""
+        return self._do(self._node.status())
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the connections of the node."""
+        return self._do(self._node.peers())
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self._thread.is_alive():
+            work.close()
+            raise StoppedError("this node was closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C while waiting ends the work as well
+            raise
+
+    def _live(self) -> None:
+        try:
+            run(self._main())
+        except BaseException as error:
+            if not self._started.done():
+                self._started.set_exception(error)
+            else:
+                log.exception("the node ended with an error")
+
+    async def _main(self) -> None:
+        async with self._node:
+            self._started.set_result(asyncio.get_running_loop())
+            await self._leave.wait()
+
+
+def open_node(
+    home: Path | str | None = None,
+    *,
+    listen: Sequence[str] | str = (),
+    bootstrap: Sequence[str] | str = (),
+    network: str | None = None,
+    secret: bytes | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> BlockingNode:
+    """Start a node for scripts and notebooks; close it at the end, as by `with`.
+
+    The arguments and errors are those of `Node` and its `start`.
+    """
+    return BlockingNode(
+        Node(
+            home,
+            listen=listen,
+            bootstrap=bootstrap,
+            network=network,
+            secret=secret,
+            limits=limits,
+        )
+    )

@@ -1,0 +1,173 @@
+"""`xorbit status`, `peers` and `ping`: what a node tells of itself and of others."""
+
+from typing import Annotated
+
+import typer
+
+from xorbit.api import connect, open_calls
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.output import fact_columns, fact_json, finish, human_size, talk
+from xorbit.core.status import PeerStatus
+from xorbit.errors import MisuseError
+from xorbit.ids import ID_BYTES
+from xorbit.run.calls import Calls, NodeStatus, PingAnswer
+
+
+def status(home: Home = None, json: Json = False) -> None:
+    """Say who and how the node is that runs on the home."""
+
+    async def work() -> NodeStatus:
+        client = await connect(home)
+        try:
+            return await client.status()
+        finally:
+            await client.close()
+
+    found = finish(work())
+    if json:
+        fact_json(status_facts(found))
+    else:
+        fact_columns(_status_lines(found))
+
+
+def status_facts(found: NodeStatus) -> dict[str, object]:
+    """Return a status as JSON has it."""
+    node, store = found.node, found.store
+    return {
+        "id": found.id.hex(),
+        "network": found.network,
+        "listening": [str(address) for address in found.listening],
+        "addresses": [str(address) for address in node.addresses],
+        "health": found.health,
+        "timeout_rate": round(found.timeout_rate, 4),
+        "contacts": node.contacts,
+        "connections": node.connections,
+        "works": node.works,
+        "items": store.items,
+        "bytes": store.bytes,
+        "quota_bytes": store.quota_bytes,
+        "requests_sent": node.requests_sent,
+        "requests_answered": node.requests_answered,
+        "requests_timed_out": node.requests_timed_out,
+        "requests_served": node.requests_served,
+        "requests_refused": node.requests_refused,
+        "damaged_found": node.damaged_found,
+    }
+
+
+def _status_lines(found: NodeStatus) -> list[tuple[str, str]]:
+    node, store = found.node, found.store
+    where = ", ".join(map(str, found.listening)) or "nowhere (a client)"
+    reached = ", ".join(map(str, node.addresses)) or "no address known yet"
+    held = f"{human_size(store.bytes)} of {human_size(store.quota_bytes)}"
+    lines = [
+        ("id", found.id.hex()),
+        ("network", found.network),
+        ("listening", where),
+        ("reached at", reached),
+        ("health", f"{found.health} ({found.timeout_rate:.1%} of requests timed out)"),
+        ("contacts", f"{node.contacts:,}"),
+        ("connections", f"{node.connections:,}"),
+        ("items", f"{store.items:,} ({held})"),
+    ]
+    if node.damaged_found:
+        lines.append(("damaged", f"{node.damaged_found:,} items found damaged and dropped"))
+    return lines
+
+
+def peers(home: Home = None, json: Json = False) -> None:
+    """List the nodes that the node on the home is connected to."""
+
+    async def work() -> tuple[PeerStatus, ...]:
+        client = await connect(home)
+        try:
+            return await client.peers()
+        finally:
+            await client.close()
+
+    found = finish(work())
+    if json:
+        fact_json([_peer_facts(peer) for peer in found])
+    elif found:
+        heads = ("ID", "ADDRESS", "OPENED BY", "ROUND TRIP", "WAITING", "ANSWERING", "OPEN FOR")
+        fact_columns([heads, *map(_peer_line, found)])
+    else:
+        talk("no peers")
+
+
+def _peer_facts(peer: PeerStatus) -> dict[str, object]:
+    return {
+        "id": peer.id.hex(),
+        "address": str(peer.address),
+        "dialled": peer.dialled,
+        "round_trip_s": peer.round_trip_s,
+        "waiting_for": peer.waiting_for,
+        "answering": peer.answering,
+        "open_s": round(peer.open_s, 3),
+    }
+
+
+def _peer_line(peer: PeerStatus) -> tuple[str, ...]:
+    return (
+        peer.id.hex(),
+        str(peer.address),
+        "us" if peer.dialled else "them",
+        "-" if peer.round_trip_s is None else _milliseconds(peer.round_trip_s),
+        str(peer.waiting_for),
+        str(peer.answering),
+        f"{peer.open_s:.0f} s",
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
+
+
+def ping(
+    id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="A node's id, the beginning of a connected peer's id, or HOST:PORT.",
+            show_default=False,
+        ),
+    ],
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Ask a node whether it is there."""
+
+    async def work() -> PingAnswer:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
+        ) as calls:
+            return await calls.ping(await _whole_id(calls, id))
+
+    answer = finish(work())
+    observed = None if answer.observed is None else str(answer.observed)
+    if json:
+        fact_json(
+            {
+                "id": answer.id.hex(),
+                "round_trip_s": answer.round_trip_s,
+                "observed": observed,
+                "addresses": [str(address) for address in answer.addresses],
+            }
+        )
+    else:
+        seen = f"sees us at {observed}" if observed else ""
+        fact_columns([(answer.id.hex(), _milliseconds(answer.round_trip_s), seen)])
+
+
+async def _whole_id(calls: Calls, text: str) -> str:
+    """Return an id of which only the beginning was typed, if just one peer's begins so."""
+    if ":" in text or len(text) >= 2 * ID_BYTES:
+        return text
+    ids = [peer.id.hex() for peer in await calls.peers()]
+    fitting = [id for id in ids if id.startswith(text.lower())]
+    if len(fitting) > 1:
+        raise MisuseError(f"the ids of {len(fitting)} peers begin with {text!r}: type more of it")
+    return fitting[0] if fitting else text

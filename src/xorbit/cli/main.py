@@ -1,0 +1,111 @@
+"""The command `xorbit`: all its commands, and where errors become one line and an exit code.
+
+What a command does stands in a file of its own; nothing of it may enter.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from xorbit import __version__
+from xorbit.cli import demo, info, network, node, replay, transfer
+from xorbit.cli.output import EXIT_CODES_HELP, ExitCode, debugging, exit_code_of, fact, set_up_log
+
+app = typer.Typer(
+    name="xorbit",
+    help="A peer-to-peer store of small items that nobody has to host.",
+    epilog=EXIT_CODES_HELP,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        fact(f"xorbit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _xorbit(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("node")(node.node)
+app.command("put")(transfer.put)
+app.command("get")(transfer.get)
+app.command("cid")(transfer.cid)
+app.command("status")(info.status)
+app.command("peers")(info.peers)
+app.command("ping")(info.ping)
+app.command("replay")(replay.replay)
+app.command("demo")(demo.demo)
+app.add_typer(network.app, name="network")
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    _open_standard_streams()
+    sys.exit(execute(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Open those that were closed when we began, or a socket would get the number of one."""
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; whatever fails is told in one line on stderr."""
+    set_up_log(30, to_user=False)
+    try:
+        code = app(list(arguments) or ["--help"], prog_name="xorbit", standalone_mode=False)
+        return code if isinstance(code, int) else ExitCode.DONE
+    except typer.TyperException as error:
+        return _tell_misuse(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last place that can tell the user
+        return _tell(error)
+
+
+def _tell_misuse(error: typer.TyperException) -> int:
+    context: typer.Context | None = getattr(error, "ctx", None)
+    path = "xorbit" if context is None else context.command_path
+    _tell_line(f"{error.format_message().rstrip('.')} (see '{path} --help')")
+    return ExitCode.MISUSE
+
+
+def _tell(error: Exception) -> int:
+    if debugging():
+        traceback.print_exception(error)
+    code = exit_code_of(error)
+    if code is ExitCode.BUG:
+        _tell_line(
+            f"an error of xorbit itself: {error!r}; XORBIT_DEBUG=1 shows where, please report it"
+        )
+    elif isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        _tell_line(f"{error.strerror or error}{where}")
+    else:
+        _tell_line(str(error))
+    return code
+
+
+def _tell_line(text: str) -> None:
+    print(f"xorbit: {' '.join(text.split())}", file=sys.stderr)

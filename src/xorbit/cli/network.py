@@ -1,0 +1,104 @@
+"""`xorbit network`: run a managed network, or join one. The work is done in identity.py."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xorbit.api import default_home
+from xorbit.cli.options import Home, Json
+from xorbit.cli.output import fact, fact_json, talk
+from xorbit.errors import MisuseError, WorldError
+from xorbit.identity import NodeKey, admit_node, create_network, install_membership
+
+app = typer.Typer(help="Run a managed network: an operator admits its nodes one by one.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The network's name.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Make a managed network; the home keeps the key of its authority."""
+    place = home or default_home()
+    made = create_network(place, name)
+    authority = made.authority_key.hex()
+    if json:
+        fact_json({"network": name, "authority": authority, "home": str(place)})
+    else:
+        talk(f"network {name!r} is run from {place}; keep its authority.key safe and secret")
+        fact(authority)
+
+
+@app.command()
+def admit(
+    public_key: Annotated[
+        str, typer.Argument(metavar="PUBLICKEY", help="What `xorbit network join` printed there.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Where to write it.",
+            show_default="standard output",
+        ),
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Admit a node to the network that is run from the home; print its membership file.
+
+    The file holds nothing secret: only the node with that key can use it.
+    """
+    membership = admit_node(home or default_home(), _public_key(public_key))
+    if output is None:
+        sys.stdout.write(membership.decode())
+        return
+    try:
+        output.write_bytes(membership)
+    except OSError as error:
+        raise WorldError(f"cannot write {output}: {error.strerror}") from error
+    talk(f"give {output} to the node; there, run: xorbit network join {output.name}")
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise MisuseError(f"expected a public key in hexadecimal digits, got {text!r}") from error
+
+
+@app.command()
+def join(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="The membership file that the operator made for this node.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            show_default=False,
+        ),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Join a managed network; without FILE, print the public key to send to its operator."""
+    place = home or default_home()
+    if file is None:
+        key = NodeKey.load_or_create(place).public_key.hex()
+        talk(f"send this key to the operator, who runs: xorbit network admit {key}")
+        if json:
+            fact_json({"public_key": key})
+        else:
+            fact(key)
+        return
+    joined = install_membership(place, file.read_bytes())
+    if json:
+        fact_json({"network": joined.name, "authority": joined.authority_key.hex()})
+    else:
+        talk(f"the node on {place} belongs to network {joined.name!r} from its next start on")

@@ -1,0 +1,97 @@
+"""The options that several commands share, and how what was typed becomes values.
+
+No command and no output here.
+"""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xorbit.items import Kind
+
+DEFAULT_PORT = 9672
+"""What the letters X O R B are on a telephone's keys."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+class HashName(StrEnum):
+    """The hashes by which blocks are named."""
+
+    BLAKE3 = "blake3-256"
+    SHA2 = "sha2-256"
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of block that it makes."""
+        return Kind.BLOCK_SHA2_256 if self is HashName.SHA2 else Kind.BLOCK_BLAKE3_256
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that "500", "64KiB", "1.5G" or "10 GB" says."""
+    match = _SIZE.fullmatch(text.strip())
+    size = 0 if match is None else _bytes(*match.groups())
+    if size < 1:
+        raise typer.BadParameter(f"expected a size like 500MB or 10GiB, got {text!r}")
+    return size
+
+
+def _bytes(number: str, unit: str, binary: str) -> int:
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()])
+
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="The directory of the node: its key, its store, its memory of peers.",
+        show_default="$XORBIT_HOME, else your data directory",
+    ),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON, for scripts.")]
+
+Bootstrap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bootstrap",
+        metavar="HOST:PORT",
+        help="A node to join the network through; may be given several times.",
+        show_default=False,
+    ),
+]
+
+NetworkName = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="NAME",
+        help="The network's public name.",
+        show_default="xorbit",
+    ),
+]
+
+NetworkSecret = Annotated[
+    Path | None,
+    typer.Option(
+        "--network-secret",
+        metavar="FILE",
+        help="A file with the secret that the network's members share.",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        show_default=False,
+    ),
+]
+
+Hash = Annotated[HashName, typer.Option("--hash", help="What names the blocks.")]
+
+
+def read_secret(path: Path | None) -> bytes | None:
+    """Return the secret in a file, if one is named."""
+    return None if path is None else path.read_bytes()

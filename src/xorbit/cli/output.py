@@ -1,0 +1,208 @@
+"""What commands say and how they end: facts to stdout, talk to stderr, exit codes.
+
+Nothing of any one command may enter.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from xorbit.errors import (
+    MisuseError,
+    NoPeersError,
+    NotFoundError,
+    NotRunningError,
+    XorbitError,
+)
+from xorbit.files.transfer import Progress
+from xorbit.run.loop import run
+
+T = TypeVar("T")
+
+DEBUG_VARIABLE = "XORBIT_DEBUG"
+SHOW_CURSOR = "\x1b[?25h"
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    FAILED = 1
+    MISUSE = 2
+    NOT_FOUND = 3
+    NOBODY = 4
+    BUG = 70
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+    TERMINATED = 143
+
+
+EXIT_CODES_HELP = (
+    "Exit codes: 0 done; 1 the disk, the network or a peer failed; 2 wrong usage; 3 not found; "
+    "4 no node runs here, or no other node could be reached; 130 interrupted; 143 terminated; "
+    "70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an error came from."
+)
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Return the exit code that says what kind of error it was."""
+    match error:
+        case MisuseError():
+            return ExitCode.MISUSE
+        case NotFoundError():
+            return ExitCode.NOT_FOUND
+        case NoPeersError() | NotRunningError():
+            return ExitCode.NOBODY
+        case XorbitError() | OSError():
+            return ExitCode.FAILED
+        case _:
+            return ExitCode.BUG
+
+
+# --- Saying -------------------------------------------------------------------------------------
+
+
+def fact(text: str) -> None:
+    """Print a line of facts."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        leave(ExitCode.PIPE_CLOSED)
+
+
+def fact_json(content: object) -> None:
+    """Print a line of facts as JSON."""
+    fact(json.dumps(content, ensure_ascii=False))
+
+
+def fact_columns(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of facts, their columns under each other."""
+    lines = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        fact("  ".join(padded).rstrip())
+
+
+def talk(text: str) -> None:
+    """Tell the user something that is no fact."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def debugging() -> bool:
+    """Return whether the user wants to see where errors come from."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def set_up_log(level: int, *, to_user: bool) -> None:
+    """Let the log go to stderr, or (unless debugging) nowhere: errors are told as such."""
+    logger = logging.getLogger("xorbit")
+    logger.setLevel(level)
+    logger.propagate = False
+    handler = _stderr_handler() if to_user or debugging() else logging.NullHandler()
+    logger.handlers = [handler]
+
+
+def _stderr_handler() -> logging.Handler:
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        return RichHandler(
+            console=Console(stderr=True), show_path=False, log_time_format="%H:%M:%S"
+        )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    return handler
+
+
+@contextmanager
+def progress(what: str) -> Generator[Progress | None]:
+    """Give a function to tell the progress of a transfer to: a bar, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def tell(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield tell
+
+
+def human_size(size: int) -> str:
+    """Return a number of bytes as people write it."""
+    if size < 10_000:
+        return f"{size:,} bytes"
+    number = float(size)
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 1000:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:.1f} TB"
+
+
+# --- Ending -------------------------------------------------------------------------------------
+
+
+def finish(work: Coroutine[Any, Any, T], *, at_once: bool = False) -> T:
+    """Run a command's work to its end. SIGINT or SIGTERM cancels it; a second one ends the process.
+
+    With `at_once` the first one does: for work that may hang in a read or write of a pipe, on a
+    thread that nothing can wake.
+    """
+    return run(_until_told(work, at_once))
+
+
+async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
+    me, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert me is not None, "asyncio runs this in a task"
+    told: list[ExitCode] = []
+
+    def tell(code: ExitCode) -> None:
+        if told or at_once:
+            leave(code)
+        told.append(code)
+        me.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, tell, ExitCode.INTERRUPTED)
+    loop.add_signal_handler(signal.SIGTERM, tell, ExitCode.TERMINATED)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise typer.Exit(told[0] if told else ExitCode.FAILED) from None
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """End the process at once, from whatever thread. What was acknowledged is on disk."""
+    if sys.stderr.isatty():
+        sys.stderr.write(SHOW_CURSOR)  # a progress bar hides it
+        sys.stderr.flush()
+    os._exit(code)

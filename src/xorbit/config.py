@@ -1,0 +1,141 @@
+"""Every limit and interval of a node, with its unit in its name, checked once when made.
+
+Nothing else may hold a number that bounds a queue, a table, a loop, a frame, a cache or a retry
+(the sizes that items and messages have by definition stand beside their definitions).
+"""
+
+from typing import Self
+
+import msgspec
+from msgspec import Struct
+
+from xorbit.errors import MisuseError
+
+FRAME_BYTES_MAX = 65_536 + 8_192
+"""The largest frame: a block of 64 KiB, its envelope, and the contacts that may ride along."""
+
+CONTACTS_MAX = 64
+"""How many contacts one message may carry."""
+
+JOB_LOG_ENTRY_BYTES_MAX = 16 * 2**20
+"""The largest entry of a job log that is read; nothing larger is ever written."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """The limits of one node. The defaults suit a node on the open internet and a laptop alike."""
+
+    # Items: who keeps them, and how many are asked.
+    replicas: int = 5
+    """r: how many nodes closest to an item's id hold it."""
+    closest_count: int = 20
+    """k: how many contacts an answer names."""
+    lookup_parallel: int = 3
+    """alpha: how many nodes one lookup asks at once."""
+    lookup_asked_max: int = 64
+    """How many nodes one lookup may ask before it gives up."""
+    store_quota_bytes: int = 10 * 2**30
+    """How many bytes of items the node keeps."""
+
+    # Contacts.
+    contacts_max: int = 4_096
+    """The budget of the routing table."""
+    knowns_max: int = 1_024
+    possibles_max: int = 1_024
+
+    # Connections and their workers.
+    connections_max: int = 512
+    dials_max: int = 64
+    """How many dials may be under way at once."""
+    workers: int = 64
+    """N: out-workers of a connection, and as many in-workers."""
+    waiting_requests_max: int = 1_024
+    """How many of our requests may wait for one connection's out-workers."""
+    handshakes_max: int = 256
+    """Inbound connections that have not proved an id yet; the oldest gives way."""
+    handshakes_per_host_max: int = 64
+    write_buffer_bytes_max: int = 1 * 2**20
+    """Unsent bytes of one connection beyond which its requests are not served."""
+
+    # The queue.
+    line_jobs_max: int = 256
+    """Jobs of one source that may wait; beyond, the source is not read from."""
+    line_bytes_max: int = 4 * 2**20
+    """The same, by bytes; at least a block for each of `workers`, so that a peer's requests never
+    keep the answers behind them from being read."""
+    quantum_bytes: int = 32_768
+    """What one source may spend before the next is served (deficit round-robin)."""
+    job_cost_bytes: int = 32_768
+    """What a job costs besides its bytes: its time, put as bytes."""
+    patience_jobs_max: int = 2
+    """How often a waiting class of jobs may be passed over by a more urgent one."""
+    turn_jobs_max: int = 8
+    """Jobs stepped in a row before sockets are looked at again."""
+    turn_jobs_alone_max: int = 32
+    """The same while there is one connection at most, so that no other peer can be waiting."""
+    turn_s_max: float = 0.002
+    """The same, by time."""
+    works_max: int = 4_096
+    """Operations in progress at once; further calls wait at their caller."""
+
+    # Time.
+    request_timeout_s_first: float = 3.0
+    """Before a peer's round-trip time is known."""
+    request_timeout_s_min: float = 1.0
+    request_timeout_s_max: float = 10.0
+    hedge_s_min: float = 0.1
+    """The earliest at which a lookup asks one node more because another is slow."""
+    timeouts_in_row_max: int = 3
+    """Unanswered requests in a row after which a connection counts as dead."""
+    dial_timeout_s: float = 5.0
+    """TCP and TLS together, for each address tried."""
+    handshake_timeout_s: float = 5.0
+    work_timeout_s: float = 60.0
+    idle_connection_s: float = 120.0
+    """A connection unused for this long is closed, unless maintenance wants it."""
+    ping_interval_s: float = 20.0
+    maintenance_interval_s: float = 5.0
+    interval_jitter: float = 0.2
+    """Every interval is stretched or shrunk by up to this share, by chance."""
+    bootstrap_retry_s_min: float = 1.0
+    bootstrap_retry_s_max: float = 60.0
+    look_around_s_min: float = 0.5
+    """When a node that has just joined looks for its neighbours again; doubled each time."""
+    look_around_s_max: float = 60.0
+    shutdown_s_max: float = 5.0
+    """How long a stopping node finishes what is in flight."""
+
+    # The local socket.
+    control_calls_max: int = 256
+    """Calls in flight of one local client."""
+
+    def __post_init__(self) -> None:
+        """Hold every limit against what it must be.
+
+        Raises:
+            MisuseError: a limit is not positive, or a minimum stands above its maximum.
+        """
+        for field in msgspec.structs.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise MisuseError(f"limit {field.name} must be positive")
+        for low, high in (
+            ("request_timeout_s_min", "request_timeout_s_max"),
+            ("request_timeout_s_min", "request_timeout_s_first"),
+            ("request_timeout_s_first", "request_timeout_s_max"),
+            ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
+            ("look_around_s_min", "look_around_s_max"),
+            ("replicas", "closest_count"),
+            ("handshakes_per_host_max", "handshakes_max"),
+        ):
+            if getattr(self, low) > getattr(self, high):
+                raise MisuseError(f"limit {low} must not be above {high}")
+        if self.closest_count > CONTACTS_MAX:
+            raise MisuseError(f"limit closest_count must not be above {CONTACTS_MAX}")
+        if self.interval_jitter >= 1:
+            raise MisuseError("limit interval_jitter must be below 1")
+
+    def replace(self, **changes: float) -> Self:
+        """Return the same limits with some changed, checked again."""
+        return msgspec.structs.replace(self, **changes)
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,74 @@
+"""Invariants of the state: what must hold between any two steps.
+
+Asserted after every step in tests and simulation. Nothing here changes anything; what it finds is a
+bug of the core, never of a peer.
+"""
+
+from xorbit.core.state import Link, State
+
+
+def check(state: State) -> None:
+    """Hold a state against everything it promises.
+
+    Raises:
+        AssertionError: which promise is broken.
+    """
+    _check_step_is_over(state)
+    for link in state.links.values():
+        _check_link(state, link)
+    _check_names(state)
+    _check_works(state)
+    _check_limits(state)
+
+
+def _promise(holds: bool, text: str) -> None:
+    if not holds:
+        raise AssertionError(text)
+
+
+def _check_step_is_over(state: State) -> None:
+    _promise(not state.effects, "effects are handed out with their step")
+    _promise(not state.deliveries, "works are told everything within the step")
+
+
+def _check_link(state: State, link: Link) -> None:
+    workers = state.limits.workers
+    _promise(len(link.out_workers) <= workers, "no connection has more than N out-workers")
+    # Held, not refused: a peer may have sent a little more before it was no longer read from.
+    _promise(len(link.in_workers) <= workers, "no connection has more than N in-workers")
+    full = len(link.out_workers) == workers or link.closing
+    _promise(full or not link.waiting, "requests wait only while all out-workers are busy")
+    armed = ("link", link.guid) in state.timers
+    _promise(armed or not link.out_workers, "every request in flight has a deadline")
+    _promise(link.peer != state.own, "a node is never connected to itself")
+
+
+def _check_names(state: State) -> None:
+    for peer, connection in state.link_of.items():
+        link = state.links.get(connection)
+        _promise(link is not None and link.peer == peer, "link_of names a link of that peer")
+        _promise(link is None or not link.closing, "a closing link is not used for requests")
+    for peer, dial in state.dial_of.items():
+        dialling = state.dials.get(dial)
+        _promise(dialling is not None and dialling.expected == peer, "dial_of names its dial")
+    for dial in state.dials_waiting:
+        _promise(dial in state.dials, "a waiting dial is a dial")
+    usable = {link.peer for link in state.links.values() if not link.closing}
+    _promise(usable == set(state.link_of), "every connected peer can be asked")
+
+
+def _check_works(state: State) -> None:
+    for guid, work in state.works.items():
+        _promise(guid == work.guid, "a work is addressed by its guid")
+        _promise(("work", guid) in state.timers, "every work in progress has a deadline")
+    _promise(not (state.stopped and not state.stopping), "only a stopping node has stopped")
+
+
+def _check_limits(state: State) -> None:
+    limits = state.limits
+    _promise(len(state.table) <= limits.contacts_max, "the table keeps to its budget")
+    _promise(state.own not in state.table, "a node is no contact of its own")
+    _promise(len(state.knowns) <= limits.knowns_max, "knowns are bounded")
+    _promise(len(state.possibles) <= limits.possibles_max, "possibles are bounded")
+    under_way = len(state.dials) - len(state.dials_waiting)
+    _promise(under_way <= limits.dials_max, "dials under way are bounded")

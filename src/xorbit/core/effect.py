@@ -1,0 +1,201 @@
+"""Effects: everything that the machine can want done, as data; and the outcomes of local calls.
+
+A driver performs them in order, right after the step that returned them. Each effect that starts
+something asynchronous comes back as exactly one job, named beside it.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from xorbit.core.job import Job
+from xorbit.ids import Guid, Id
+from xorbit.items import Address, Item, ItemKey
+from xorbit.wire.message import Envelope, Receipt, Response
+
+
+class EffectBase(Struct, frozen=True, tag=True, gc=False):
+    """The root of all effects."""
+
+
+# --- The network --------------------------------------------------------------------------------
+
+
+class Send(EffectBase, frozen=True):
+    """Send this envelope on that connection. Fire and forget: a loss shows as ConnectionLost."""
+
+    connection: Guid
+    envelope: Envelope
+
+
+class Dial(EffectBase, frozen=True):
+    """Try these addresses in order -> ConnectionOpened (with `dial` = guid) or DialFailed.
+
+    With `expected`, an answer by any other id counts as failed at that address and is closed.
+    """
+
+    guid: Guid
+    addresses: tuple[Address, ...]
+    expected: Id | None = None
+
+
+class Close(EffectBase, frozen=True):
+    """Close this connection after what was sent has left -> ConnectionLost."""
+
+    connection: Guid
+    reason: str
+
+
+class HoldRequests(EffectBase, frozen=True):
+    """All in-workers of this connection are busy: serve no further request of its line."""
+
+    connection: Guid
+
+
+class ReleaseRequests(EffectBase, frozen=True):
+    """An in-worker is free again: serve this connection's requests."""
+
+    connection: Guid
+
+
+class StopListening(EffectBase, frozen=True):
+    """Accept no further connections."""
+
+
+# --- The disk -----------------------------------------------------------------------------------
+
+
+class ReadStore(EffectBase, frozen=True):
+    """-> StoreRead."""
+
+    guid: Guid
+    key: ItemKey
+
+
+class WriteStore(EffectBase, frozen=True):
+    """Write durably, grouped with others of the moment -> StoreWritten."""
+
+    guid: Guid
+    key: ItemKey
+    item: Item
+    cas: int | None = None
+
+
+class CheckStore(EffectBase, frozen=True):
+    """-> StoreChecked: which of the keys are missing."""
+
+    guid: Guid
+    keys: tuple[ItemKey, ...]
+
+
+class DropDamaged(EffectBase, frozen=True):
+    """Remove what stands under this key if it is still damaged. Nothing comes back."""
+
+    key: ItemKey
+
+
+# --- Ourselves ----------------------------------------------------------------------------------
+
+
+class Post(EffectBase, frozen=True):
+    """Put this job into the machine's own line of the queue."""
+
+    job: Job
+
+
+class Finish(EffectBase, frozen=True):
+    """The local call with this guid has its outcome."""
+
+    guid: Guid
+    outcome: "Outcome"
+
+
+class Report(EffectBase, frozen=True):
+    """Tell the node's log. `event` is a short fixed phrase, `detail` says of what."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    event: str
+    detail: str = ""
+
+
+class Print(EffectBase, frozen=True):
+    """Show this text to whoever typed at the node's standard input."""
+
+    text: str
+
+
+class Stopped(EffectBase, frozen=True):
+    """Nothing is in flight any more (or the limit has passed): the driver may end."""
+
+
+Effect = (
+    Send
+    | Dial
+    | Close
+    | HoldRequests
+    | ReleaseRequests
+    | StopListening
+    | ReadStore
+    | WriteStore
+    | CheckStore
+    | DropDamaged
+    | Post
+    | Finish
+    | Report
+    | Print
+    | Stopped
+)
+
+
+# --- Outcomes of local calls ---------------------------------------------------------------------
+
+
+class Got(Struct, frozen=True, tag=True):
+    """Get: the item, and who gave it (our own id when it was here)."""
+
+    item: Item
+    source: Id
+
+
+class NotFound(Struct, frozen=True, tag=True):
+    """Get: nobody has it. How many nodes said so, and how many could not be asked."""
+
+    asked: int
+    failed: int
+
+
+class PutDone(Struct, frozen=True, tag=True):
+    """Store: what every node said. Stored nowhere at all is a PutDone without a "stored"."""
+
+    receipts: tuple[Receipt, ...]
+
+
+class Answered(Struct, frozen=True, tag=True):
+    """SendRequest: the response, and how long it took."""
+
+    peer: Id
+    response: Response
+    round_trip_s: float
+
+
+class Connected(Struct, frozen=True, tag=True):
+    """Connect: who is there."""
+
+    peer: Id
+
+
+class Joined(Struct, frozen=True, tag=True):
+    """Bootstrap: how many contacts the table holds now."""
+
+    contacts: int
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """The call could not be done, in one sentence; `tried` names addresses and their answers."""
+
+    code: Literal["timeout", "unreachable", "busy", "stopping", "disk", "refused"]
+    reason: str
+    tried: tuple[tuple[Address, str], ...] = ()
+
+
+Outcome = Got | NotFound | PutDone | Answered | Connected | Joined | Failed

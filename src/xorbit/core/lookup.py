@@ -1,0 +1,197 @@
+"""The Lookup: an iterator over the network that knows nothing of sockets.
+
+Iterative Kademlia lookup: ask the closest contacts known, learn closer ones from their answers, end
+when the `width` closest have answered. Hedged: whoever is slower than its own usual round trip no
+longer holds a place among those asked in parallel, and the end does not wait for it while others
+can answer. Late and duplicate answers change nothing.
+
+`next(now)` says what to do; `on_response` and `on_failure` feed it. Modelled on the query iterator
+of rust-libp2p (kad/src/query/peers/closest.rs).
+"""
+
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from xorbit.ids import Id, distance
+from xorbit.items import ADDRESSES_MAX, Contact
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask this contact now."""
+
+    contact: Contact
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before an answer comes, or before this time (None: no time will change it)."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nobody else need be asked."""
+
+
+class _Stage(Enum):
+    NEW = "new"
+    ASKED = "asked"
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class _Candidate:
+    contact: Contact
+    source: Id | None
+    """Who named it last, while it was not asked yet; None for our own contacts."""
+    stage: _Stage = _Stage.NEW
+
+
+FINISHED = Finished()
+BLAME_MAX = 3
+"""From who named so many contacts that failed, no others are asked: it invents them, maybe."""
+
+
+class Lookup:
+    """One search for the contacts closest to a target."""
+
+    __slots__ = (
+        "_asked",
+        "_asked_max",
+        "_blame",
+        "_candidates",
+        "_order",
+        "_outstanding",
+        "_own",
+        "_parallel",
+        "_target",
+        "_width",
+    )
+
+    def __init__(
+        self,
+        target: Id,
+        own: Id,
+        seeds: Iterable[Contact],
+        *,
+        width: int,
+        parallel: int,
+        asked_max: int,
+    ) -> None:
+        """Start a lookup of `target` from the contacts in `seeds`.
+
+        Args:
+            target: the point to come close to.
+            own: our own id, which is never asked.
+            seeds: where to begin.
+            width: how many closest contacts must have answered.
+            parallel: alpha, how many are asked at once.
+            asked_max: how many may be asked in all.
+        """
+        self._target = target
+        self._own = own
+        self._width = width
+        self._parallel = parallel
+        self._asked_max = asked_max
+        self._asked = 0
+        self._outstanding: dict[Id, float] = {}
+        self._blame: dict[Id | None, int] = {}
+        self._candidates: dict[Id, _Candidate] = {}
+        self._order: list[tuple[int, Id]] = []
+        self.offer(seeds)
+
+    def offer(self, contacts: Iterable[Contact], source: Id | None = None) -> None:
+        """Add contacts that might be close; ourselves and those already asked are passed over.
+
+        Whoever names a contact anew adds its addresses: one liar cannot hide a node by naming it
+        first, at a wrong place.
+        """
+        for contact in contacts:
+            candidate = self._candidates.get(contact.id)
+            if contact.id == self._own:
+                continue
+            if candidate is None:
+                self._candidates[contact.id] = _Candidate(contact, source)
+                insort(self._order, (distance(self._target, contact.id), contact.id))
+            elif candidate.stage is _Stage.NEW:
+                known = candidate.contact.addresses
+                merged = tuple(dict.fromkeys((*known, *contact.addresses)))
+                candidate.contact = Contact(contact.id, merged[:ADDRESSES_MAX])
+                candidate.source = None if candidate.source is None else source
+
+    def next(self, now: float) -> Ask | Wait | Finished:
+        """Return what to do next. After Ask, call `asked` before the next `next`.
+
+        The `width` closest places belong to whoever answered or may yet answer in time; the failed
+        and the slow hold none.
+        """
+        in_time = [slow_at for slow_at in self._outstanding.values() if slow_at > now]
+        places = open_places = 0
+        for _, peer in self._order:
+            candidate = self._candidates[peer]
+            match candidate.stage:
+                case _Stage.ANSWERED:
+                    places += 1
+                case _Stage.ASKED if self._outstanding[peer] > now:
+                    places += 1
+                    open_places += 1
+                case _Stage.NEW if self._may_be_asked(candidate):
+                    if len(in_time) < self._parallel:
+                        return Ask(candidate.contact)
+                    return Wait(min(in_time))
+                case _:
+                    pass
+            if places >= self._width:
+                break
+        if places >= self._width and not open_places:
+            return FINISHED
+        if not self._outstanding:
+            return FINISHED
+        return Wait(min(in_time, default=None))
+
+    def _may_be_asked(self, candidate: _Candidate) -> bool:
+        trusted = candidate.source is None or self._blame.get(candidate.source, 0) < BLAME_MAX
+        return trusted and self._asked < self._asked_max
+
+    def asked(self, peer: Id, slow_at: float) -> None:
+        """Note that a contact has been asked, and from when on its answer counts as slow."""
+        candidate = self._candidates[peer]
+        candidate.stage = _Stage.ASKED
+        self._outstanding[peer] = slow_at
+        self._asked += 1
+
+    def on_response(self, peer: Id, closer: Iterable[Contact] = ()) -> None:
+        """Note an answer and the contacts in it. Changes nothing unless this peer was asked."""
+        candidate = self._candidates.get(peer)
+        if candidate is None or candidate.stage is not _Stage.ASKED:
+            return
+        candidate.stage = _Stage.ANSWERED
+        self._outstanding.pop(peer, None)
+        self.offer(closer, peer)
+
+    def on_failure(self, peer: Id) -> None:
+        """Note that a contact did not answer, or lied."""
+        candidate = self._candidates.get(peer)
+        if candidate is not None and candidate.stage in (_Stage.ASKED, _Stage.ANSWERED):
+            candidate.stage = _Stage.FAILED
+            self._blame[candidate.source] = self._blame.get(candidate.source, 0) + 1
+            self._outstanding.pop(peer, None)
+
+    def closest(self, count: int) -> list[Contact]:
+        """Return up to `count` contacts that answered, closest first."""
+        answered = (
+            self._candidates[peer].contact
+            for _, peer in self._order
+            if self._candidates[peer].stage is _Stage.ANSWERED
+        )
+        return [contact for contact, _ in zip(answered, range(count), strict=False)]
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many contacts answered, and how many failed."""
+        stages = [candidate.stage for candidate in self._candidates.values()]
+        return stages.count(_Stage.ANSWERED), stages.count(_Stage.FAILED)

@@ -1,0 +1,226 @@
+"""The machine: `step(now, job)` is the only thing that changes a node's state.
+
+The one match over jobs, the one table of periodic work, and the delivery of answers to works. It
+does no I/O: time comes in as an argument, chance from the injected source, and what it wants done
+goes out as effects.
+"""
+
+from random import Random
+from typing import assert_never
+
+from xorbit.config import Limits
+from xorbit.core import console, discovery, links, serve
+from xorbit.core import effect as fx
+from xorbit.core import job as jobs
+from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
+from xorbit.core.job import Job
+from xorbit.core.routing import RoutingTable
+from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
+from xorbit.core.status import PeerStatus, Status
+from xorbit.core.timers import TimerName
+from xorbit.core.work import AskWork, ConnectWork, GetWork, PutWork
+from xorbit.ids import Guid, Id
+
+
+class Machine:
+    """One node, without its body."""
+
+    def __init__(self, own: Id, limits: Limits, rng: Random) -> None:
+        """Make a machine with id `own`, all chance taken from `rng`."""
+        table = RoutingTable(own, limits.contacts_max)
+        self.state = State(own, limits, rng, table)
+        interval_s = limits.maintenance_interval_s
+        self._cron: dict[str, tuple[Job, float]] = {
+            "maintenance": (jobs.ConnectionMaintenance(), interval_s)
+        }
+        self._began = False
+
+    def step(self, now: float, job: Job) -> list[Effect]:
+        """Take one job in; return what is wanted done, in order."""
+        state = self.state
+        state.now = now
+        if not self._began:
+            self._begin()
+        self._handle(job)
+        while state.deliveries:
+            delivery = state.deliveries.popleft()
+            work = state.works.get(delivery.work)
+            if work is not None:
+                _deliver(state, work, delivery)
+        if state.stopping and not state.stopped:
+            self._stop_if_done()
+        effects = state.effects
+        state.effects = []
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """Return when the machine wants a Tick, or None."""
+        return self.state.timers.next_deadline()
+
+    def status(self) -> Status:
+        """Return what this node can tell of itself."""
+        state, counters = self.state, self.state.counters
+        return Status(
+            id=state.own,
+            addresses=discovery.dialable_addresses(state),
+            joined=state.joined,
+            stopping=state.stopping,
+            contacts=len(state.table),
+            connections=len(state.links),
+            works=len(state.works),
+            requests_sent=counters.requests_sent,
+            requests_answered=counters.requests_answered,
+            requests_timed_out=counters.requests_timed_out,
+            requests_served=counters.requests_served,
+            requests_refused=counters.requests_refused,
+            damaged_found=counters.damaged_found,
+        )
+
+    def peers(self) -> list[PeerStatus]:
+        """Return the connections by which peers are asked, in the order of their ids."""
+        state = self.state
+        return [
+            PeerStatus(
+                id=peer,
+                connection=link.guid,
+                address=link.address,
+                dialled=link.dialled,
+                round_trip_s=link.round_trip.smoothed_s,
+                waiting_for=len(link.out_workers) + len(link.waiting),
+                answering=len(link.in_workers),
+                open_s=state.now - link.opened_at,
+            )
+            for peer, link in sorted(
+                (peer, state.links[connection]) for peer, connection in state.link_of.items()
+            )
+        ]
+
+    def _handle(self, job: Job) -> None:
+        state = self.state
+        match job:
+            case jobs.HandleRequest():
+                serve.handle_request(state, job)
+            case jobs.HandleResponse():
+                links.handle_response(state, job)
+            case jobs.StoreRead() | jobs.StoreWritten() | jobs.StoreChecked():
+                self._handle_disk(job)
+            case jobs.Tick():
+                self._handle_tick()
+            case jobs.Get(guid, key):
+                self._start(GetWork(guid, self._deadline(), key))
+            case jobs.Store(guid, key, item, cas):
+                self._start(PutWork(guid, self._deadline(), key, item, cas))
+            case jobs.SendRequest(guid, to, request):
+                self._start(AskWork(guid, self._deadline(), to, request))
+            case jobs.SendResponse(connection, guid, response):
+                links.respond(state, connection, guid, response)
+            case jobs.ConnectionOpened():
+                discovery.greet(state, links.handle_opened(state, job))
+            case jobs.DialFailed():
+                links.handle_dial_failed(state, job)
+            case jobs.ConnectionLost():
+                links.handle_lost(state, job)
+            case jobs.Connect(guid, addresses, expected):
+                self._start(ConnectWork(guid, self._deadline(), addresses, expected))
+            case jobs.Bootstrap(guid, addresses):
+                self._start(discovery.new_join(state, guid, addresses))
+            case jobs.ConnectionMaintenance():
+                discovery.maintain(state)
+            case jobs.Listening(addresses):
+                state.listening = addresses
+            case jobs.HandleStdinLine(line):
+                console.handle_line(state, line)
+            case jobs.Cancel(guid):
+                self._cancel(guid)
+            case jobs.Shutdown():
+                self._shut_down()
+            case _ as never:
+                assert_never(never)
+
+    def _begin(self) -> None:
+        """Start the periodic work, at times by chance: nodes do not march in step."""
+        self._began = True
+        for name, (_, interval_s) in self._cron.items():
+            due = self.state.now + interval_s * self.state.rng.random()
+            self.state.timers.set((name, None), due)
+
+    def _deadline(self) -> float:
+        return self.state.now + self.state.limits.work_timeout_s
+
+    def _start(self, work: Work) -> None:
+        """Start a local caller's work, or say at once why not."""
+        state = self.state
+        if state.stopping:
+            state.emit(Finish(work.guid, fx.Failed("stopping", "this node is stopping")))
+        elif len(state.works) >= state.limits.works_max:
+            reason = f"{state.limits.works_max:,} works are in progress; wait for some of them"
+            state.emit(Finish(work.guid, fx.Failed("busy", reason)))
+        else:
+            state.start_work(work)
+
+    def _cancel(self, guid: Guid) -> None:
+        work = self.state.works.get(guid)
+        if work is not None:
+            self.state.end_work(work)
+
+    def _handle_disk(self, result: DiskResult) -> None:
+        waiter = self.state.disk_of.pop(result.guid, None)
+        if isinstance(waiter, Serving):
+            serve.handle_disk(self.state, waiter, result)
+        elif waiter is not None and waiter in self.state.works:
+            self.state.works[waiter].on_disk(self.state, result)
+
+    def _handle_tick(self) -> None:
+        state = self.state
+        while (name := state.timers.pop_due(state.now)) is not None:
+            self._ring(name)
+
+    def _ring(self, name: TimerName) -> None:
+        state = self.state
+        kind, guid = name
+        if kind == "work" and guid is not None:
+            work = state.works[guid]
+            if state.now >= work.deadline:
+                work.on_deadline(state)
+            else:
+                state.timers.set(name, work.deadline)
+                work.on_time(state)
+        elif kind == "link" and guid is not None:
+            links.handle_deadline(state, guid)
+        elif kind == "retry":
+            discovery.rejoin(state)
+        elif kind == "look":
+            discovery.look_around(state)
+        elif kind in self._cron:
+            job, interval_s = self._cron[kind]
+            state.timers.set(name, state.now + state.jittered(interval_s))
+            state.emit(Post(job))
+
+    def _shut_down(self) -> None:
+        state = self.state
+        if not state.stopping:
+            state.stopping = True
+            state.timers.set(("shutdown", None), state.now + state.limits.shutdown_s_max)
+            state.emit(StopListening())
+
+    def _stop_if_done(self) -> None:
+        """Say Stopped once nothing is in flight any more, or the limit has passed."""
+        state = self.state
+        answering = any(link.in_workers for link in state.links.values())
+        in_time = ("shutdown", None) in state.timers
+        if not in_time or not (state.works or answering or state.disk_of):
+            state.stopped = True
+            state.timers.cancel(("shutdown", None))
+            state.emit(Stopped())
+
+
+def _deliver(state: State, work: Work, delivery: Answer | NoAnswer | DialEnded) -> None:
+    match delivery:
+        case Answer():
+            work.on_answer(state, delivery)
+        case NoAnswer():
+            work.on_no_answer(state, delivery)
+        case DialEnded():
+            work.on_dial_ended(state, delivery)
+        case _ as never:
+            assert_never(never)

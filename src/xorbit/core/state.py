@@ -1,0 +1,268 @@
+"""Everything that a machine remembers, and the one way to want something done (`emit`).
+
+Only code that runs inside `Machine.step` may change a State. The rooms of the core (links, serve,
+work, discovery) are functions over it. No I/O, no clock: `now` is the time of the step at hand.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+
+from xorbit.config import Limits
+from xorbit.core.effect import Effect, Report
+from xorbit.core.job import DialFailed, StoreChecked, StoreRead, StoreWritten
+from xorbit.core.routing import RoutingTable
+from xorbit.core.timers import Timers
+from xorbit.ids import Guid, Id, new_guid
+from xorbit.items import Address, Contact
+from xorbit.wire.message import Request, Response
+
+DiskResult = StoreRead | StoreWritten | StoreChecked
+
+
+@dataclass(slots=True)
+class OutWorker:
+    """One of our requests, from when it was asked for until it is answered or given up."""
+
+    guid: Guid
+    work: Guid
+    origin: Guid
+    """The work that caused all this, maybe at another node: what the envelope names."""
+    request: Request
+    sent_at: float = 0.0
+    deadline: float = 0.0
+
+
+@dataclass(slots=True)
+class InWorker:
+    """One request of a peer that we are answering."""
+
+    work: Guid
+    request: Request
+
+
+@dataclass(slots=True)
+class RoundTrip:
+    """A peer's smoothed round-trip time and its variation, seconds (RFC 6298)."""
+
+    smoothed_s: float | None = None
+    variation_s: float = 0.0
+    backoff: int = 1
+    """Doubled by each timeout until the next answer (RFC 6298, 5.5)."""
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection, with its workers."""
+
+    guid: Guid
+    peer: Id
+    address: Address
+    dialled: bool
+    opened_at: float
+    heard_at: float
+    used_at: float
+    out_workers: dict[Guid, OutWorker] = field(default_factory=dict[Guid, OutWorker])
+    deadline: float = 0.0
+    """When the timer of its out-workers rings: not after the earliest of their deadlines."""
+    waiting: deque[OutWorker] = field(default_factory=deque[OutWorker])
+    in_workers: dict[Guid, InWorker] = field(default_factory=dict[Guid, InWorker])
+    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    timeouts_in_row: int = 0
+    retiring: bool = False
+    """Another connection to the same peer has taken over; this one only finishes what it has."""
+    closing: bool = False
+    """We asked for it to be closed."""
+
+
+@dataclass(slots=True)
+class Dialling:
+    """A dial under way."""
+
+    guid: Guid
+    addresses: tuple[Address, ...]
+    expected: Id | None
+    waiting: deque[OutWorker] = field(default_factory=deque[OutWorker])
+    """Requests to be sent once it is open."""
+    works: list[Guid] = field(default_factory=list[Guid])
+    """Works that want to know how it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response to one of our requests, on its way to the work that asked."""
+
+    work: Guid
+    guid: Guid
+    peer: Id
+    response: Response
+    round_trip_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The end of one of our requests without a response."""
+
+    work: Guid
+    guid: Guid
+    peer: Id
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialEnded:
+    """A dial that a work waited for: the connection's peer, or the failure."""
+
+    work: Guid
+    peer: Id | None
+    failure: DialFailed | None = None
+
+
+Delivery = Answer | NoAnswer | DialEnded
+
+
+class Work(ABC):
+    """An operation in progress, addressed by its guid: a small state machine.
+
+    It is told what it waits for by the `on_` methods, and takes itself out by `State.end_work`.
+    """
+
+    __slots__ = ("deadline", "guid", "origin")
+
+    def __init__(self, guid: Guid, deadline: float, origin: Guid | None = None) -> None:
+        """Name a work, say by when it must have ended, and which work elsewhere caused it."""
+        self.guid = guid
+        self.deadline = deadline
+        self.origin = origin or guid
+
+    @abstractmethod
+    def start(self, state: "State") -> None:
+        """Do the first thing."""
+
+    def on_answer(self, state: "State", answer: Answer) -> None:
+        """Take a response to a request of this work."""
+
+    def on_no_answer(self, state: "State", failure: NoAnswer) -> None:
+        """Take the failure of a request of this work."""
+
+    def on_dial_ended(self, state: "State", ended: DialEnded) -> None:
+        """Take the end of a dial that this work waited for."""
+
+    def on_disk(self, state: "State", result: DiskResult) -> None:
+        """Take what the store said to this work."""
+
+    def on_time(self, state: "State") -> None:
+        """Take note that the time asked for by `State.wake_at` has come."""
+
+    @abstractmethod
+    def on_deadline(self, state: "State") -> None:
+        """Give up: finish with what there is, and end."""
+
+
+@dataclass(slots=True)
+class Serving:
+    """A disk operation on behalf of a peer's request."""
+
+    connection: Guid
+    exchange: Guid
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a node has seen since it started."""
+
+    requests_sent: int = 0
+    requests_answered: int = 0
+    requests_timed_out: int = 0
+    requests_served: int = 0
+    requests_refused: int = 0
+    damaged_found: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """The state of one node."""
+
+    own: Id
+    limits: Limits
+    rng: Random
+    table: RoutingTable
+    now: float = 0.0
+    timers: Timers = field(default_factory=Timers)
+    effects: list[Effect] = field(default_factory=list[Effect])
+    deliveries: deque[Delivery] = field(default_factory=deque[Delivery])
+    """What works have yet to be told within this step."""
+
+    links: dict[Guid, Link] = field(default_factory=dict[Guid, Link])
+    link_of: dict[Id, Guid] = field(default_factory=dict[Id, Guid])
+    """The connection by which each connected peer is asked."""
+    dials: dict[Guid, Dialling] = field(default_factory=dict[Guid, Dialling])
+    dial_of: dict[Id, Guid] = field(default_factory=dict[Id, Guid])
+    dials_waiting: deque[Guid] = field(default_factory=deque[Guid])
+    """Dials that wait until fewer than `dials_max` are under way."""
+
+    works: dict[Guid, Work] = field(default_factory=dict[Guid, Work])
+    disk_of: dict[Guid, Guid | Serving] = field(default_factory=dict[Guid, Guid | Serving])
+    """Who waits for each disk operation: a work, or a peer's request."""
+
+    listening: tuple[Address, ...] = ()
+    own_addresses: dict[Address, None] = field(default_factory=dict[Address, None])
+    """Where others see us and can dial us, the latest last."""
+    knowns: dict[Address, None] = field(default_factory=dict[Address, None])
+    possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
+    unreachable_since: dict[Id, float] = field(default_factory=dict[Id, float])
+    joined: bool = False
+    retry_wait_s: float = 0.0
+    """How long the last wait before another try to join was."""
+    look_wait_s: float = 0.0
+    """How long the last wait before another look around was."""
+    looks: int = 0
+    """How many looks around there have been."""
+    stopping: bool = False
+    stopped: bool = False
+    counters: Counters = field(default_factory=Counters)
+
+    def emit(self, effect: Effect) -> None:
+        """Want something done after this step."""
+        self.effects.append(effect)
+
+    def warn(self, event: str, detail: str = "") -> None:
+        """Tell the node's log of something that its owner may want to look into."""
+        self.effects.append(Report("warning", event, detail))
+
+    def tell(self, event: str, detail: str = "") -> None:
+        """Tell the node's log of an ordinary event."""
+        self.effects.append(Report("info", event, detail))
+
+    def new_guid(self) -> Guid:
+        """Return a fresh guid."""
+        return new_guid(self.rng)
+
+    def jittered(self, interval_s: float) -> float:
+        """Return an interval stretched or shrunk by chance, so that nodes do not march in step."""
+        share = self.limits.interval_jitter
+        return interval_s * (1 + share * (2 * self.rng.random() - 1))
+
+    def start_work(self, work: Work) -> None:
+        """Take a work in and let it do its first thing."""
+        self.works[work.guid] = work
+        self.timers.set(("work", work.guid), work.deadline)
+        work.start(self)
+
+    def end_work(self, work: Work) -> None:
+        """Take a work out; what still comes for it changes nothing."""
+        self.works.pop(work.guid, None)
+        self.timers.cancel(("work", work.guid))
+
+    def wake_at(self, work: Work, when: float | None) -> None:
+        """Call a work's `on_time` at `when`, or only its `on_deadline` at its deadline."""
+        assert work.guid in self.works
+        due = work.deadline if when is None else min(when, work.deadline)
+        self.timers.set(("work", work.guid), due)
+
+    def disk_guid(self, waiter: Guid | Serving) -> Guid:
+        """Return the guid for a new disk operation that `waiter` waits for."""
+        guid = self.new_guid()
+        self.disk_of[guid] = waiter
+        return guid

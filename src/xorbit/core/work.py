@@ -1,0 +1,412 @@
+"""Works on items: Get and Put, each in phases over one Lookup; and the single question.
+
+A work is started by a job, addressed by its guid, told of answers by the machine, and ends with one
+Finish. No I/O; what a work wants goes out through `State.emit` and `links.request`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Literal, assert_never
+
+from xorbit.core import effect as fx
+from xorbit.core import links
+from xorbit.core.effect import DropDamaged, Finish, ReadStore, WriteStore
+from xorbit.core.job import StoreRead, StoreWritten
+from xorbit.core.lookup import Ask, Finished, Lookup, Wait
+from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, State, Work
+from xorbit.errors import ItemError
+from xorbit.ids import Guid, Id, distance
+from xorbit.items import Address, Contact, Item, ItemKey, check_is
+from xorbit.wire.message import (
+    REASON_BYTES_MAX,
+    Closest,
+    FindClosest,
+    Found,
+    Get,
+    Receipt,
+    Refused,
+    Request,
+    Store,
+    Stored,
+)
+
+
+def new_lookup(state: State, target: Id, *, width: int, parallel: int) -> Lookup:
+    """Return a lookup that starts from the contacts of our table closest to the target."""
+    limits = state.limits
+    return Lookup(
+        target,
+        state.own,
+        seeds(state, target),
+        width=width,
+        parallel=parallel,
+        asked_max=limits.lookup_asked_max,
+    )
+
+
+def seeds(state: State, target: Id) -> list[Contact]:
+    """Return where a lookup begins: the table's closest; where these are few, all connected peers.
+
+    A connected peer that nobody has dialled yet can be asked, though it is never handed on.
+    """
+    count = state.limits.closest_count
+    found = state.table.closest(target, count)
+    if len(found) >= count:
+        return found
+    known = {contact.id for contact in found}
+    others = sorted(
+        (peer for peer in state.link_of if peer not in known),
+        key=lambda peer: distance(target, peer),
+    )
+    return [*found, *(Contact(peer) for peer in others[: count - len(found)])]
+
+
+def drive_lookup(
+    state: State, work: Work, lookup: Lookup, ask: Callable[[Contact], Request]
+) -> bool:
+    """Ask whom the lookup wants asked; return whether it has finished."""
+    while True:
+        match lookup.next(state.now):
+            case Ask(contact):
+                lookup.asked(contact.id, state.now + links.slow_after_s(state, contact.id))
+                links.request(state, contact, ask(contact), work)
+            case Wait(until):
+                state.wake_at(work, until)
+                return False
+            case Finished():
+                return True
+            case _ as never:
+                assert_never(never)
+
+
+class GetWork(Work):
+    """Find an item: on our own disk, else by asking ever closer nodes for it.
+
+    With `repair`, our own copy was damaged: skip it, and write what was found in its place. Nobody
+    waits for such a work.
+    """
+
+    __slots__ = ("_faults", "_key", "_lookup", "_repair")
+
+    def __init__(self, guid: Guid, deadline: float, key: ItemKey, *, repair: bool = False) -> None:
+        """Look for `key`."""
+        super().__init__(guid, deadline)
+        self._key = key
+        self._repair = repair
+        self._lookup: Lookup | None = None
+        self._faults = 0
+
+    def repairs(self, key: ItemKey) -> bool:
+        """Return whether this looks for what is to replace our damaged copy of `key`."""
+        return self._repair and self._key == key
+
+    def start(self, state: State) -> None:
+        """Read our own disk, unless that is what is broken."""
+        if self._repair:
+            self._ask_network(state)
+        else:
+            state.emit(ReadStore(state.disk_guid(self.guid), self._key))
+
+    def on_disk(self, state: State, result: DiskResult) -> None:
+        """Take what the disk had; a damaged block is dropped and found again elsewhere."""
+        assert isinstance(result, StoreRead)
+        if result.item is not None:
+            self._finish(state, result.item, state.own)
+            return
+        if result.fault:
+            note_bad_read(state, self._key, result.fault)
+            self._repair = result.fault == "damaged"
+        self._ask_network(state)
+
+    def on_answer(self, state: State, answer: Answer) -> None:
+        """Take an item if it proves itself, or closer contacts."""
+        lookup = self._lookup
+        assert lookup is not None
+        match answer.response:
+            case Found(item):
+                try:
+                    check_is(item, self._key)
+                except ItemError as error:
+                    lookup.on_failure(answer.peer)
+                    links.distrust(state, answer.peer, str(error))
+                else:
+                    self._finish(state, item, answer.peer)
+                    return
+            case Closest(contacts):
+                lookup.on_response(answer.peer, contacts)
+            case _:
+                self._faults += 1
+                lookup.on_response(answer.peer)
+        self._go_on(state, lookup)
+
+    def on_no_answer(self, state: State, failure: NoAnswer) -> None:
+        """Ask somebody else."""
+        lookup = self._lookup
+        assert lookup is not None
+        lookup.on_failure(failure.peer)
+        self._go_on(state, lookup)
+
+    def on_time(self, state: State) -> None:
+        """Somebody is slow: ask one more."""
+        assert self._lookup is not None
+        self._go_on(state, self._lookup)
+
+    def on_deadline(self, state: State) -> None:
+        """Say that nobody had it in time."""
+        self._not_found(state)
+
+    def _ask_network(self, state: State) -> None:
+        # One at a time, hedged: an item is up to 64 KiB, and the first asked usually has it.
+        width = state.limits.closest_count
+        self._lookup = new_lookup(state, self._key.id, width=width, parallel=1)
+        self._go_on(state, self._lookup)
+
+    def _go_on(self, state: State, lookup: Lookup) -> None:
+        if drive_lookup(state, self, lookup, lambda _: Get(self._key)):
+            self._not_found(state)
+
+    def _finish(self, state: State, item: Item, source: Id) -> None:
+        state.end_work(self)
+        if self._repair:
+            state.emit(WriteStore(state.disk_guid(self.guid), self._key, item))
+        state.emit(Finish(self.guid, fx.Got(item, source)))
+
+    def _not_found(self, state: State) -> None:
+        answered, failed = self._lookup.counts() if self._lookup else (0, 0)
+        state.end_work(self)
+        state.emit(Finish(self.guid, fx.NotFound(answered - self._faults, failed + self._faults)))
+
+
+def note_bad_read(state: State, key: ItemKey, fault: str) -> None:
+    """Report bytes that the disk gave wrongly or not at all; have damaged ones dropped."""
+    state.warn("bad read from the store", f"{key.kind.name} {key.id.hex()}: {fault}")
+    if fault == "damaged":
+        state.counters.damaged_found += 1
+        state.emit(DropDamaged(key))
+
+
+class PutWork(Work):
+    """Store an item at the r nodes closest to its id, and collect what each of them says.
+
+    First a lookup for who is closest, then the stores, all at once; where one refuses, fails or is
+    slow, the next closest is asked, found by a second, wider lookup when the first found no more.
+    We count among the closest ourselves if others can dial us.
+    """
+
+    __slots__ = (
+        "_cas",
+        "_item",
+        "_key",
+        "_lookup",
+        "_may_widen",
+        "_others",
+        "_receipts",
+        "_slow_at",
+        "_storing",
+    )
+
+    def __init__(
+        self, guid: Guid, deadline: float, key: ItemKey, item: Item, cas: int | None
+    ) -> None:
+        """Put `item`, which stands under `key`."""
+        super().__init__(guid, deadline)
+        self._key = key
+        self._item = item
+        self._cas = cas
+        self._lookup: Lookup | None = None
+        self._others: list[Contact] = []
+        """Whom to ask next, closest first."""
+        self._may_widen = True
+        """Whether there may be more nodes than the first lookup found."""
+        self._storing: dict[Guid, Id] = {}
+        """Who has been asked to store, by the guid of the exchange or of the disk operation."""
+        self._slow_at: dict[Guid, float] = {}
+        self._receipts: dict[Id, Receipt] = {}
+
+    def start(self, state: State) -> None:
+        """Look for the closest nodes."""
+        self._look_up(state, state.limits.replicas)
+
+    def on_answer(self, state: State, answer: Answer) -> None:
+        """Take closer contacts, or what a node said to the store."""
+        if answer.guid in self._storing:
+            self._note_answer(answer)
+        elif self._lookup is not None:
+            if isinstance(answer.response, Closest):
+                self._lookup.on_response(answer.peer, answer.response.contacts)
+            else:
+                self._lookup.on_failure(answer.peer)
+        self._go_on(state)
+
+    def on_no_answer(self, state: State, failure: NoAnswer) -> None:
+        """Do without that node."""
+        if failure.guid in self._storing:
+            self._note(failure.guid, "timeout", failure.reason)
+        elif self._lookup is not None:
+            self._lookup.on_failure(failure.peer)
+        self._go_on(state)
+
+    def on_disk(self, state: State, result: DiskResult) -> None:
+        """Take what our own disk said."""
+        assert isinstance(result, StoreWritten)
+        if result.code == "stored":
+            self._note(result.guid, "stored")
+        else:
+            self._note(result.guid, "refused", f"{result.code}: {result.reason}")
+        self._go_on(state)
+
+    def on_time(self, state: State) -> None:
+        """Somebody is slow: go on without."""
+        self._go_on(state)
+
+    def on_deadline(self, state: State) -> None:
+        """Say what there is to say."""
+        for peer in self._storing.values():
+            self._receipts[peer] = Receipt(peer, "timeout", "no answer before the deadline")
+        self._finish(state)
+
+    def _look_up(self, state: State, width: int) -> None:
+        self._lookup = new_lookup(
+            state, self._key.id, width=width, parallel=state.limits.lookup_parallel
+        )
+        self._go_on(state)
+
+    def _go_on(self, state: State) -> None:
+        if self._lookup is not None:
+            if not drive_lookup(state, self, self._lookup, lambda _: FindClosest(self._key.id)):
+                return
+            self._take_over(state, self._lookup)
+            self._lookup = None
+        self._store(state)
+
+    def _take_over(self, state: State, lookup: Lookup) -> None:
+        """Note whom a finished lookup has shown to be the closest, as far as it has looked."""
+        replicas = state.limits.replicas
+        found = lookup.closest(state.limits.closest_count)
+        if len(found) < replicas:
+            self._may_widen = False  # there is nobody else
+        if state.listening:
+            found.append(Contact(state.own))
+        found.sort(key=lambda contact: distance(self._key.id, contact.id))
+        tried = {*self._receipts, *self._storing.values()}
+        found = found[:replicas] if self._may_widen else found
+        self._others = [contact for contact in found if contact.id not in tried]
+
+    def _store(self, state: State) -> None:
+        """Keep as many stores under way as copies are missing; finish when none can come."""
+        stored = sum(receipt.outcome == "stored" for receipt in self._receipts.values())
+        if stored >= state.limits.replicas:
+            self._finish(state)
+            return
+        in_time = [due for due in self._slow_at.values() if due > state.now]
+        while self._others and stored + len(in_time) < state.limits.replicas:
+            in_time.append(self._ask(state, self._others.pop(0)))
+        if self._may_widen and stored + len(in_time) < state.limits.replicas:
+            self._may_widen = False
+            self._look_up(state, state.limits.closest_count)
+        elif self._storing:
+            state.wake_at(self, min(in_time, default=None))
+        else:
+            self._finish(state)
+
+    def _ask(self, state: State, taker: Contact) -> float:
+        if taker.id == state.own:
+            guid = state.disk_guid(self.guid)
+            state.emit(WriteStore(guid, self._key, self._item, self._cas))
+            slow_at = self.deadline
+        else:
+            guid = links.request(state, taker, Store(self._item, self._cas), self)
+            slow_at = state.now + state.limits.request_timeout_s_min
+        self._storing[guid] = taker.id
+        self._slow_at[guid] = slow_at
+        return slow_at
+
+    def _note_answer(self, answer: Answer) -> None:
+        match answer.response:
+            case Stored():
+                self._note(answer.guid, "stored")
+            case Refused(code, reason):
+                self._note(answer.guid, "refused", f"{code}: {reason}" if reason else code)
+            case _:
+                self._note(answer.guid, "refused", "an answer to another question")
+
+    def _note(
+        self, store: Guid, outcome: Literal["stored", "refused", "timeout"], reason: str = ""
+    ) -> None:
+        del self._slow_at[store]
+        peer = self._storing.pop(store)
+        self._receipts[peer] = Receipt(peer, outcome, reason[:REASON_BYTES_MAX])
+
+    def _finish(self, state: State) -> None:
+        state.end_work(self)
+        state.emit(Finish(self.guid, fx.PutDone(tuple(self._receipts.values()))))
+
+
+class AskWork(Work):
+    """Ask one contact one thing."""
+
+    __slots__ = ("_body", "_to")
+
+    def __init__(self, guid: Guid, deadline: float, to: Contact, body: Request) -> None:
+        """Ask `to` for `body`."""
+        super().__init__(guid, deadline)
+        self._to = to
+        self._body = body
+
+    def start(self, state: State) -> None:
+        """Send the request."""
+        links.request(state, self._to, self._body, self)
+
+    def on_answer(self, state: State, answer: Answer) -> None:
+        """Hand the answer on."""
+        outcome = fx.Answered(answer.peer, answer.response, answer.round_trip_s)
+        self._finish(state, outcome)
+
+    def on_no_answer(self, state: State, failure: NoAnswer) -> None:
+        """Hand the failure on."""
+        self._finish(state, fx.Failed("unreachable", failure.reason))
+
+    def on_deadline(self, state: State) -> None:
+        """Give up."""
+        self._finish(state, fx.Failed("timeout", "no answer before the deadline"))
+
+    def _finish(self, state: State, outcome: fx.Outcome) -> None:
+        state.end_work(self)
+        state.emit(Finish(self.guid, outcome))
+
+
+class ConnectWork(Work):
+    """Open one connection."""
+
+    __slots__ = ("_addresses", "_expected")
+
+    def __init__(
+        self, guid: Guid, deadline: float, addresses: Iterable[Address], expected: Id | None
+    ) -> None:
+        """Dial `addresses`, in order."""
+        super().__init__(guid, deadline)
+        self._addresses = tuple(addresses)
+        self._expected = expected
+
+    def start(self, state: State) -> None:
+        """Dial, unless that peer is connected."""
+        if self._expected is not None and self._expected in state.link_of:
+            self._finish(state, fx.Connected(self._expected))
+        else:
+            links.dial(state, self._addresses, self._expected, self.guid)
+
+    def on_dial_ended(self, state: State, ended: DialEnded) -> None:
+        """Say who is there, or what happened at each address."""
+        if ended.peer is not None:
+            self._finish(state, fx.Connected(ended.peer))
+        else:
+            assert ended.failure is not None
+            reason = "; ".join(f"{address}: {why}" for address, why in ended.failure.tried)
+            self._finish(state, fx.Failed("unreachable", reason, ended.failure.tried))
+
+    def on_deadline(self, state: State) -> None:
+        """Give up."""
+        self._finish(state, fx.Failed("timeout", "no connection before the deadline"))
+
+    def _finish(self, state: State, outcome: fx.Outcome) -> None:
+        state.end_work(self)
+        state.emit(Finish(self.guid, outcome))

@@ -1,0 +1,157 @@
+"""The local end of a transfer: what a file is read from, and where it is written to.
+
+The only file of this room that touches the disk. All of it blocks, so transfer.py calls it on a
+worker thread. No network and no asyncio here.
+"""
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from io import SEEK_END, BytesIO
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+from xorbit.errors import MisuseError, WorldError
+from xorbit.files.cid import Cid
+from xorbit.files.unixfs import CHUNK_BYTES, build_file
+from xorbit.items import Kind
+
+Source = bytes | Path | BinaryIO
+"""What a file is read from: its bytes, its path, or an open binary file from where it stands."""
+
+
+def cid_of(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
+    """Return the name that a put of this source gives, without a network. Blocks while it reads.
+
+    Raises:
+        MisuseError: no such file, or a directory, or `kind` is no hash of blocks.
+        WorldError: it cannot be read.
+    """
+    with open_source(source) as file:
+        [(cid, _)] = deque(build_file(read_pieces(file), kind), maxlen=1)
+        return cid
+
+
+@contextmanager
+def open_source(source: Source) -> Generator[BinaryIO]:
+    """Open a source for reading; what the caller opened stays open.
+
+    Raises:
+        MisuseError: no such file, or a directory.
+        WorldError: it cannot be opened.
+    """
+    if isinstance(source, bytes):
+        yield BytesIO(source)
+    elif isinstance(source, Path):
+        with _open(source) as file:
+            yield file
+    else:
+        yield source
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise MisuseError(f"expected the path of a file, but there is none at {path}") from error
+    except IsADirectoryError as error:
+        raise MisuseError(f"expected the path of a file, but {path} is a directory") from error
+    except OSError as error:
+        raise WorldError(f"cannot read {path}: {error.strerror}") from error
+
+
+def size_left(file: BinaryIO) -> int | None:
+    """Return how many bytes there are still to read, None where nobody knows (a pipe)."""
+    try:
+        if not file.seekable():
+            return None
+        here = file.tell()
+        end = file.seek(0, SEEK_END)
+        file.seek(here)
+        return end - here
+    except OSError:
+        return None
+
+
+def read_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the rest of an open file in pieces.
+
+    Raises:
+        WorldError: it cannot be read on.
+    """
+    try:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+    except OSError as error:
+        raise WorldError(f"cannot read the file to its end: {error.strerror}") from error
+
+
+class NewFile:
+    """A file that appears at its path only when it is whole.
+
+    It is written under a temporary name in the same folder, so that renaming it is atomic.
+    `discard` at the end removes what was not committed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(os.path.realpath(path))  # what a symbolic link names is replaced, not it
+        self._temporary = self._path.with_name(f".xorbit-{token_hex(8)}.part")
+        self._file: BinaryIO | None = None
+
+    def open(self) -> None:
+        """Make the temporary file.
+
+        Raises:
+            MisuseError: the folder does not exist, or at the path is something that is no file.
+            WorldError: the file cannot be made.
+        """
+        try:
+            if self._path.exists() and not self._path.is_file():
+                raise MisuseError(f"expected a path to write to, but {self._path} is no file")
+            self._file = self._temporary.open("xb")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MisuseError(
+                f"no folder {self._path.parent} to write to; make it first"
+            ) from error
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes.
+
+        Raises:
+            WorldError: the disk is full or failed.
+        """
+        assert self._file is not None, "open() comes first"
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def commit(self) -> None:
+        """Put the file on disk and give it its name, over a file that was there before.
+
+        Raises:
+            WorldError: the disk is full or failed.
+        """
+        assert self._file is not None, "open() comes first"
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.replace(self._path)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def discard(self) -> None:
+        """Close, and remove the temporary file if it is still there. Never fails."""
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def _failed(self, error: OSError) -> WorldError:
+        return WorldError(f"cannot write {self._path}: {error.strerror}")

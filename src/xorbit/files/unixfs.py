@@ -1,0 +1,202 @@
+"""A file as a tree of blocks: raw leaves of 64 KiB under UnixFS nodes of at most 1,024 children.
+
+Pure; only bytes and names, no disk and no network. The layout is the balanced one: every leaf is
+equally deep, a file of one leaf is that leaf itself. These numbers are part of the format: with any
+other a file would get another name.
+
+Spec: https://specs.ipfs.tech/unixfs/. Files are built so that `ipfs-unixfs-importer` with the same
+settings gives the same names.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from msgspec import Struct
+
+from xorbit.errors import FormatError
+from xorbit.files.cid import Cid, Codec, cid_of_block
+from xorbit.files.dag_pb import Link, Node, decode_node, encode_node
+from xorbit.files.protobuf import Field, Schema, decode_message, number_field
+from xorbit.items import BLOCK_BYTES_MAX, Kind
+
+CHUNK_BYTES = 65_536
+CHILDREN_MAX = 1_024
+DEPTH_MAX = 8
+"""Nodes on the way from the root to a leaf. Four hold 2**56 bytes; a longer way is an attack."""
+
+_TYPES = {
+    0: "raw",
+    1: "directory",
+    3: "metadata",
+    4: "symbolic link",
+    5: "sharded directory",
+    None: "none given",
+}
+_FILE = 2
+
+_TYPE = Field(1, "Type")
+_INLINE = Field(2, "Data", is_bytes=True)
+_SIZE = Field(3, "filesize")
+_SIZES = Field(4, "blocksizes", is_repeated=True)
+_HASH_TYPE = Field(5, "hashType")
+_FANOUT = Field(6, "fanout")
+_DATA = Schema(_TYPE, _INLINE, _SIZE, _SIZES, _HASH_TYPE, _FANOUT)
+
+
+class Child(Struct, frozen=True):
+    """A part of a file: its name and how many bytes of the file it holds, as its parent says."""
+
+    cid: Cid
+    size: int
+
+
+class FileNode(Struct, frozen=True):
+    """An inner node of a file: its parts in order, and how many bytes they are together."""
+
+    children: tuple[Child, ...]
+    size: int
+
+
+class _Subtree(Struct, frozen=True):
+    cid: Cid
+    size: int
+    dag_size: int
+
+
+# --- Building -----------------------------------------------------------------------------------
+
+
+def build_file(
+    pieces: Iterable[bytes],
+    kind: Kind = Kind.BLOCK_BLAKE3_256,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    children_max: int = CHILDREN_MAX,
+) -> Iterator[tuple[Cid, bytes]]:
+    """Yield the blocks of a file with their names, children before parents and the root last.
+
+    The pieces may be cut anywhere. Memory holds one chunk and at most `children_max` links for each
+    level of the tree. `chunk_bytes` and `children_max` are there for tests: they change names.
+
+    Raises:
+        MisuseError: `kind` is no hash of blocks.
+    """
+    tree = _Tree(kind, children_max)
+    for chunk in _cut(pieces, chunk_bytes):
+        cid = cid_of_block(chunk, Codec.RAW, kind)
+        yield cid, chunk
+        yield from tree.add(_Subtree(cid, len(chunk), len(chunk)))
+    yield from tree.finish()
+
+
+def _cut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    rest = bytearray()
+    is_empty = True
+    for piece in pieces:
+        rest += piece
+        while len(rest) >= size:
+            yield bytes(rest[:size])
+            del rest[:size]
+            is_empty = False
+    if rest or is_empty:
+        yield bytes(rest)
+
+
+class _Tree:
+    """What is not yet under a parent, by level, leaves first."""
+
+    def __init__(self, kind: Kind, children_max: int) -> None:
+        self._kind = kind
+        self._children_max = children_max
+        self._levels: list[list[_Subtree]] = [[]]
+
+    def add(self, leaf: _Subtree) -> Iterator[tuple[Cid, bytes]]:
+        self._levels[0].append(leaf)
+        level = 0
+        while len(self._levels[level]) == self._children_max:
+            yield self._join(level)
+            level += 1
+
+    def finish(self) -> Iterator[tuple[Cid, bytes]]:
+        level = 0
+        while level < len(self._levels) - 1 or len(self._levels[level]) > 1:
+            if self._levels[level]:
+                yield self._join(level)
+            level += 1
+
+    def _join(self, level: int) -> tuple[Cid, bytes]:
+        children = self._levels[level]
+        data = _encode_file_node(children)
+        cid = cid_of_block(data, Codec.DAG_PB, self._kind)
+        size = sum(child.size for child in children)
+        dag_size = len(data) + sum(child.dag_size for child in children)
+        if level + 1 == len(self._levels):
+            self._levels.append([])
+        self._levels[level + 1].append(_Subtree(cid, size, dag_size))
+        self._levels[level] = []
+        return cid, data
+
+
+def _encode_file_node(children: Sequence[_Subtree]) -> bytes:
+    data = [
+        number_field(_TYPE, _FILE),
+        number_field(_SIZE, sum(child.size for child in children)),
+        *(number_field(_SIZES, child.size) for child in children),
+    ]
+    links = tuple(Link(child.cid, "", child.dag_size) for child in children)
+    return encode_node(Node(links, b"".join(data)))
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
+
+def parse_file_node(data: bytes) -> FileNode:
+    """Return the parts of a file that an inner node lists.
+
+    What it says is consistent in itself: sizes are positive and add up, and a raw child is no
+    larger than a block. That each child is as large as said is for the reader to check.
+
+    Raises:
+        FormatError: not the canonical encoding of a UnixFS file node, or not consistent.
+    """
+    if len(data) > BLOCK_BYTES_MAX:
+        raise FormatError(f"a node has at most {BLOCK_BYTES_MAX:,} bytes, got {len(data):,}")
+    node = decode_node(data)
+    size, sizes = _parse_data(node.data)
+    if len(node.links) != len(sizes):
+        raise FormatError(f"{len(node.links)} links but {len(sizes)} sizes of children")
+    if not 1 <= len(sizes) <= CHILDREN_MAX:
+        raise FormatError(f"a file node has 1 to {CHILDREN_MAX:,} children, got {len(sizes):,}")
+    if sum(sizes) != size:
+        raise FormatError(f"a file of {size} bytes whose parts are {sum(sizes)} bytes together")
+    children = tuple(map(_parse_child, node.links, sizes))
+    return FileNode(children, size)
+
+
+def _parse_data(data: bytes | None) -> tuple[int, list[int]]:
+    if data is None:
+        raise FormatError("a dag-pb node without data is no part of a file")
+    message = decode_message(data, _DATA)
+    if (found := message.number(_TYPE)) != _FILE:
+        name = _TYPES.get(found, "unknown")
+        raise FormatError(f"expected UnixFS type 2 (file), got {found} ({name})")
+    if message.blob(_INLINE) is not None:
+        raise FormatError("a file node holds bytes itself; only raw leaves may")
+    if message.number(_HASH_TYPE) is not None or message.number(_FANOUT) is not None:
+        raise FormatError("a file node has the hashType or fanout of a directory")
+    size = message.number(_SIZE)
+    if size is None:
+        raise FormatError("a file node does not say its filesize")
+    return size, message.numbers(_SIZES)
+
+
+def _parse_child(link: Link, size: int) -> Child:
+    if link.name:
+        raise FormatError(
+            f"a part of a file has the name {link.name!r}; only directories have names"
+        )
+    # Without a part of zero bytes every block that is fetched brings the file forward.
+    if size == 0:
+        raise FormatError(f"a part of a file is empty: {link.cid}")
+    if link.cid.codec is Codec.RAW and size > BLOCK_BYTES_MAX:
+        raise FormatError(f"a leaf has at most {BLOCK_BYTES_MAX:,} bytes, got {size:,}: {link.cid}")
+    return Child(link.cid, size)

@@ -1,0 +1,548 @@
+"""Who a node is and which network it belongs to: node keys, network authorities, certificates.
+
+A node is its Ed25519 key; its id is the hash of the public key. A network is its authority: another
+Ed25519 key, which signs the certificate (X.509, RFC 5280 and RFC 8410) that a node shows in TLS.
+Three kinds of network come from where the authority's private key comes from: the public name
+(*open*), a shared secret (*secret*), or an operator's file (*managed*). This file reads and writes
+key files; asyncio, sockets and TLS may not enter it (see run/tls.py).
+"""
+
+import datetime
+import os
+import stat
+import tempfile
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from blake3 import blake3
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from msgspec import Struct
+from nacl.pwhash import argon2id
+from nacl.signing import SigningKey
+
+from xorbit.errors import IdentityError, MisuseError, WorldError
+from xorbit.ids import Id, id_of
+from xorbit.items import PUBLIC_KEY_BYTES
+from xorbit.wire.message import PROTOCOL_VERSION
+
+NODE_KEY_FILE = "node.key"
+AUTHORITY_KEY_FILE = "authority.key"
+AUTHORITY_FILE = "authority.json"
+MEMBERSHIP_FILE = "membership.json"
+DEFAULT_NETWORK = "xorbit"
+NETWORK_NAME_BYTES_MAX = 64
+SECRET_BYTES_MIN = 16
+FILE_BYTES_MAX = 65_536
+
+_OPEN_CONTEXT = "xorbit/1 authority of an open network"
+_SECRET_CONTEXT = "xorbit/1 authority of a secret network"  # noqa: S105 -- a label, not a secret
+
+# No clock, however wrong (one that starts at 1970 included), may keep a node out: RFC 5280, 4.1.2.5
+# gives 9999-12-31 the meaning "never expires". Who is no longer welcome is revoked instead.
+_NOT_BEFORE = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+
+NetworkKind = Literal["open", "secret", "managed"]
+_File = TypeVar("_File", bound=Struct)
+
+
+# --- Node keys ----------------------------------------------------------------------------------
+
+
+class NodeKey:
+    """The Ed25519 key of a node, and its id."""
+
+    __slots__ = ("id", "public_key", "signing_key")
+
+    id: Id
+    public_key: bytes
+    signing_key: SigningKey
+
+    def __init__(self, signing_key: SigningKey) -> None:
+        """Take a key that exists already; `generate` and `load_or_create` make one."""
+        self.signing_key = signing_key
+        self.public_key = bytes(signing_key.verify_key)
+        self.id = id_of(self.public_key)
+
+    def __repr__(self) -> str:
+        """Show the id only: the key is nobody else's business."""
+        return f"NodeKey({self.id.hex()})"
+
+    @classmethod
+    def generate(cls) -> "NodeKey":
+        """Return a fresh key that is kept nowhere."""
+        return cls(SigningKey.generate())
+
+    @classmethod
+    def load_or_create(cls, home: Path) -> "NodeKey":
+        """Return the key in `home/node.key`, made first if there is none.
+
+        The file is PEM PKCS #8 and has mode 0600 from its first instant.
+
+        Raises:
+            MisuseError: the file holds no Ed25519 key, or others than its owner may read it.
+            WorldError: the file cannot be read, or cannot be written.
+        """
+        path = home / NODE_KEY_FILE
+        if not path.exists():
+            _make_directory(home)
+            _write_new(path, _private_pem(SigningKey.generate()))
+        return cls(_read_key(path))
+
+    def private_pem(self, password: bytes) -> bytes:
+        """Return the private key as PEM PKCS #8, encrypted with the password."""
+        return _private_pem(self.signing_key, password)
+
+
+def _private_pem(key: SigningKey, password: bytes | None = None) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(bytes(key)).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password)
+        if password
+        else serialization.NoEncryption(),
+    )
+
+
+def _read_key(path: Path) -> SigningKey:
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(FILE_BYTES_MAX)
+    except OSError as error:
+        raise WorldError(f"cannot read the key {path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise MisuseError(
+            f"others may read the key {path} (mode {mode:04o}); run: chmod 600 '{path}'"
+        )
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise MisuseError(f"{path} holds no private key in PEM PKCS #8; restore it") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise MisuseError(f"{path} holds a key of another kind than Ed25519; restore it")
+    return SigningKey(key.private_bytes_raw())
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorldError(f"cannot make the directory {path}: {error.strerror}") from error
+
+
+def _write_new(path: Path, data: bytes) -> bool:
+    """Put a file there unless there is one; whole or not at all. Return whether it was put."""
+    return _write(path, data, replace=False)
+
+
+def _write(path: Path, data: bytes, *, replace: bool) -> bool:
+    try:
+        # mkstemp opens with O_EXCL and mode 0600: nobody else can ever have read it.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            return _put_in_place(temporary, path, replace=replace)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise WorldError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> bool:
+    if replace:
+        temporary.replace(path)
+    else:
+        try:
+            path.hardlink_to(temporary)  # unlike a rename, never overwrites
+        except FileExistsError:
+            return False
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return True
+
+
+# --- Authorities --------------------------------------------------------------------------------
+
+
+class Authority:
+    """The Ed25519 key pair of a network: whoever holds it admits nodes."""
+
+    __slots__ = ("public_key", "signing_key")
+
+    public_key: bytes
+    signing_key: SigningKey
+
+    def __init__(self, signing_key: SigningKey) -> None:
+        """Take a key; `open_authority` and `secret_authority` derive one."""
+        self.signing_key = signing_key
+        self.public_key = bytes(signing_key.verify_key)
+
+    def __repr__(self) -> str:
+        """Show the public key only."""
+        return f"Authority({self.public_key.hex()})"
+
+    def ca_certificate(self) -> str:
+        """Return the authority's own certificate as PEM: the same bytes wherever it is made."""
+        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        usage = _key_usage(key_cert_sign=True)
+        builder = _certificate(self.public_key, self.public_key, serial=1)
+        builder = builder.add_extension(constraints, critical=True)
+        return self._sign(builder.add_extension(usage, critical=True))
+
+    def admit(self, node_public_key: bytes) -> str:
+        """Return the certificate of a node as PEM: the same bytes whenever it is made.
+
+        Raises:
+            MisuseError: the public key is not 32 bytes.
+        """
+        if len(node_public_key) != PUBLIC_KEY_BYTES:
+            raise MisuseError(
+                f"a node's public key is {PUBLIC_KEY_BYTES} bytes, got {len(node_public_key)}"
+            )
+        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        issuer = _Ed25519(self.public_key)
+        serial = int.from_bytes(id_of(node_public_key)[:16], "big") | 1
+        builder = _certificate(node_public_key, self.public_key, serial)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+        builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        key_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer)
+        return self._sign(builder.add_extension(key_identifier, critical=False))
+
+    def _sign(self, builder: x509.CertificateBuilder) -> str:
+        key = Ed25519PrivateKey.from_private_bytes(bytes(self.signing_key))
+        return builder.sign(key, algorithm=None).public_bytes(serialization.Encoding.PEM).decode()
+
+
+_Ed25519 = Ed25519PublicKey.from_public_bytes
+
+
+def _certificate(subject: bytes, issuer: bytes, serial: int) -> x509.CertificateBuilder:
+    """Begin a certificate. Only the authority's own has itself as issuer, and its key as name."""
+    name = issuer if subject == issuer else id_of(subject)
+    public_key = _Ed25519(subject)
+    builder = x509.CertificateBuilder(
+        subject_name=_common_name(name),
+        issuer_name=_common_name(issuer),
+        public_key=public_key,
+        serial_number=serial,
+        not_valid_before=_NOT_BEFORE,
+        not_valid_after=_NOT_AFTER,
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    return builder.add_extension(identifier, critical=False)
+
+
+def _common_name(name: bytes) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name.hex())])
+
+
+def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def open_authority(name: str) -> Authority:
+    """Return the authority of the open network of this name, which anybody can derive.
+
+    Raises:
+        MisuseError: the name is not one that a network can have.
+    """
+    _check_name(name)
+    return Authority(SigningKey(blake3(name.encode(), derive_key_context=_OPEN_CONTEXT).digest()))
+
+
+def secret_authority(name: str, secret: bytes) -> Authority:
+    """Return the authority that follows from a network's name and its shared secret.
+
+    Every handshake shows a hash of the authority's public key, so a weak secret could be guessed
+    offline; it therefore goes through Argon2id (RFC 9106; 64 MiB, a tenth of a second) first.
+
+    Raises:
+        MisuseError: a bad name, or a secret of fewer than 16 bytes (final newlines not counted).
+    """
+    _check_name(name)
+    secret = secret.rstrip(b"\r\n")
+    if len(secret) < SECRET_BYTES_MIN:
+        raise MisuseError(
+            f"a network secret is at least {SECRET_BYTES_MIN} bytes, got {len(secret)}; "
+            "make one with: openssl rand -hex 32"
+        )
+    salt = blake3(name.encode(), derive_key_context=_SECRET_CONTEXT).digest(argon2id.SALTBYTES)
+    stretched = argon2id.kdf(
+        32, secret, salt, argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE
+    )
+    return Authority(SigningKey(stretched))
+
+
+def _check_name(name: str) -> None:
+    """Refuse names that could look the same and be different networks."""
+    plain = name.isprintable() and name == name.strip() and unicodedata.is_normalized("NFC", name)
+    if not plain or not 0 < len(name.encode()) <= NETWORK_NAME_BYTES_MAX:
+        raise MisuseError(
+            f"a network's name is 1..{NETWORK_NAME_BYTES_MAX} bytes of printable text in normal "
+            f"form (NFC) with no space around it, got {name!r}"
+        )
+
+
+# --- Networks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network as a node sees it: its authority, and how the node comes by its certificate."""
+
+    name: str
+    kind: NetworkKind
+    authority_key: bytes
+    """The authority's public key: what makes two networks the same one."""
+    ca_certificate: str
+    """The authority's certificate, PEM."""
+    authority: Authority | None = field(default=None, repr=False, compare=False)
+    """Held by every node of an open or secret network; in a managed one by its operator only."""
+    membership: str | None = field(default=None, repr=False)
+    """Managed: the certificate that the operator gave this node, PEM."""
+
+    @property
+    def alpn(self) -> str:
+        """The name under which TLS agrees on network and protocol version (RFC 7301)."""
+        digest = blake3(self.authority_key).digest(16)
+        return f"xorbit/{PROTOCOL_VERSION}/{digest.hex()}"
+
+    def certificate(self, key: NodeKey) -> str:
+        """Return the certificate of this node in this network, PEM.
+
+        Raises:
+            MisuseError: managed, and the operator's certificate is for another node, or is missing.
+        """
+        if self.authority is not None:
+            return self.authority.admit(key.public_key)
+        if self.membership is None:
+            raise MisuseError(f"no operator has admitted this node to network {self.name!r}")
+        _check_subject(x509.load_pem_x509_certificate(self.membership.encode()), key)
+        return self.membership
+
+
+def open_network(name: str) -> Network:
+    """Return the open network of this name."""
+    authority = open_authority(name)
+    return Network(name, "open", authority.public_key, authority.ca_certificate(), authority)
+
+
+def secret_network(name: str, secret: bytes) -> Network:
+    """Return the network of this name and shared secret; see `secret_authority`."""
+    authority = secret_authority(name, secret)
+    return Network(name, "secret", authority.public_key, authority.ca_certificate(), authority)
+
+
+def load_network(home: Path, name: str | None = None, secret: bytes | None = None) -> Network:
+    """Return the network of a node: managed if it was admitted to one, else secret, else open.
+
+    Raises:
+        MisuseError: name or secret contradict the membership in `home`, are bad, or the membership
+            file is damaged.
+        WorldError: a file cannot be read.
+    """
+    path = home / MEMBERSHIP_FILE
+    if path.exists():
+        network = _managed(_read(path), str(path))
+        if secret is not None or name not in (None, network.name):
+            raise MisuseError(
+                f"this home belongs to the managed network {network.name!r}: name no other and "
+                f"give no secret, use another home, or remove {path}"
+            )
+        return network
+    if secret is not None:
+        return secret_network(name or DEFAULT_NETWORK, secret)
+    return open_network(name or DEFAULT_NETWORK)
+
+
+# --- Managed networks ---------------------------------------------------------------------------
+
+
+class _AuthorityFile(Struct, frozen=True):
+    """What stands beside an operator's key."""
+
+    network: str
+    authority: str
+
+
+class _Membership(Struct, frozen=True):
+    """What an operator hands to a node."""
+
+    network: str
+    authority: str
+    ca_certificate: str
+    certificate: str
+
+
+def create_network(directory: Path, name: str) -> Network:
+    """Make the authority of a managed network in the operator's directory; return its public part.
+
+    Raises:
+        MisuseError: a bad name, or the directory holds an authority already.
+        WorldError: the directory cannot be written.
+    """
+    _check_name(name)
+    _make_directory(directory)
+    path = directory / AUTHORITY_KEY_FILE
+    if path.exists():
+        raise MisuseError(f"{path} exists: this directory holds a network's authority already")
+    authority = Authority(SigningKey.generate())
+    about = _AuthorityFile(name, authority.public_key.hex())
+    _write(directory / AUTHORITY_FILE, _json(about), replace=True)
+    _write_new(path, _private_pem(authority.signing_key))  # last: the directory is whole with it
+    return Network(name, "managed", authority.public_key, authority.ca_certificate())
+
+
+def load_authority(directory: Path) -> tuple[str, Authority]:
+    """Return name and authority of the network that is run from the operator's directory.
+
+    Raises:
+        MisuseError: there is none, or its files are damaged.
+        WorldError: a file cannot be read.
+    """
+    path = directory / AUTHORITY_FILE
+    if not path.exists():
+        raise MisuseError(f"{directory} holds no authority; run: xorbit network create NAME")
+    about = _parse(_read(path), _AuthorityFile, str(path))
+    authority = Authority(_read_key(directory / AUTHORITY_KEY_FILE))
+    if authority.public_key.hex() != about.authority:
+        raise MisuseError(f"{path} is not of the key beside it; restore both")
+    return about.network, authority
+
+
+def admit_node(directory: Path, node_public_key: bytes) -> bytes:
+    """Return the membership file that lets the node with this public key into the network.
+
+    It holds nothing secret: only the node that has the private key can use it.
+
+    Raises:
+        MisuseError: no authority here, or a public key that is not 32 bytes.
+        WorldError: a file cannot be read.
+    """
+    name, authority = load_authority(directory)
+    certificate = authority.admit(node_public_key)
+    public = authority.public_key.hex()
+    return _json(_Membership(name, public, authority.ca_certificate(), certificate))
+
+
+def install_membership(home: Path, content: bytes) -> Network:
+    """Put a membership file into a node's home, after holding it against the node's key.
+
+    Raises:
+        MisuseError: damaged, made for another node, or the home belongs to another managed network.
+        WorldError: the home cannot be written.
+    """
+    network = _managed(content, "the membership file")
+    network.certificate(NodeKey.load_or_create(home))
+    path = home / MEMBERSHIP_FILE
+    if path.exists() and _managed(_read(path), str(path)).authority_key != network.authority_key:
+        raise MisuseError(f"this home belongs to another network; to leave that one, remove {path}")
+    _write(path, content, replace=True)
+    return network
+
+
+def _managed(content: bytes, source: str) -> Network:
+    membership = _parse(content, _Membership, source)
+    _check_name(membership.network)
+    try:
+        authority = bytes.fromhex(membership.authority)
+        ca = x509.load_pem_x509_certificate(membership.ca_certificate.encode())
+        certificate = x509.load_pem_x509_certificate(membership.certificate.encode())
+        ca.verify_directly_issued_by(ca)
+        certificate.verify_directly_issued_by(ca)
+        proved = _ed25519_key(ca) == authority
+    except (ValueError, TypeError, InvalidSignature, IdentityError) as error:
+        raise MisuseError(f"{source} does not prove itself; ask the operator again") from error
+    if not proved:
+        raise MisuseError(f"{source} is signed by another authority than it names")
+    return Network(
+        membership.network,
+        "managed",
+        authority,
+        membership.ca_certificate,
+        membership=membership.certificate,
+    )
+
+
+def _check_subject(certificate: x509.Certificate, key: NodeKey) -> None:
+    if (found := _ed25519_key(certificate)) != key.public_key:
+        raise MisuseError(
+            f"the membership is for the node with public key {found.hex()}, this home's is "
+            f"{key.public_key.hex()}; ask the operator to admit that one"
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(FILE_BYTES_MAX)
+    except OSError as error:
+        raise WorldError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _json(content: Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _parse(content: bytes, kind: type[_File], source: str) -> _File:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MisuseError(f"{source} is damaged: {error}") from error
+
+
+# --- What a peer shows --------------------------------------------------------------------------
+
+
+def peer_id(certificate_der: bytes) -> Id:
+    """Return the id of the node whose certificate this is: the hash of the key in it.
+
+    Whether the network's authority signed it is for TLS to check.
+
+    Raises:
+        IdentityError: no certificate, or one whose key is not Ed25519.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(certificate_der)
+    except ValueError as error:
+        raise IdentityError(f"expected an X.509 certificate: {error}") from error
+    return id_of(_ed25519_key(certificate))
+
+
+def _ed25519_key(certificate: x509.Certificate) -> bytes:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError(f"the certificate's key cannot be read: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise IdentityError("the certificate's key is of another kind than Ed25519")
+    return key.public_bytes_raw()

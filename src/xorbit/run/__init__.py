@@ -1,0 +1,1 @@
+"""The driver of a live node and its hands: the only asyncio below the api."""

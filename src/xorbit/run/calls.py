@@ -1,0 +1,335 @@
+"""What a local caller may ask of a node, and how outcomes become results or errors.
+
+`Calls` is what `api.Node` and `control_client.ControlClient` both are, so that a command takes
+either. No sockets, no files and no state of its own here; the driver does the work.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from xorbit.core import job as jobs
+from xorbit.core.effect import Answered, Connected, Failed, Got, NotFound, Outcome, PutDone
+from xorbit.core.status import PeerStatus, Status
+from xorbit.errors import (
+    MisuseError,
+    NoPeersError,
+    NotFoundError,
+    NotStoredError,
+    PeerError,
+    StoppedError,
+    StoreError,
+    WorldError,
+    XorbitError,
+)
+from xorbit.files import transfer
+from xorbit.files.cid import Cid, Codec, parse_cid
+from xorbit.files.local import Source
+from xorbit.files.transfer import Progress, PutSummary, Sink
+from xorbit.ids import ID_BYTES, Id
+from xorbit.items import (
+    Address,
+    Block,
+    Contact,
+    ItemKey,
+    Kind,
+    block_key,
+    make_block,
+    parse_address,
+)
+from xorbit.run.driver import Driver
+from xorbit.store.base import Usage
+from xorbit.wire.message import Ping, Pong, Receipt
+
+Name = str | Cid | ItemKey
+"""What a block or a file is asked for by: its CID, parsed or not, or its key."""
+Target = str | Id | Address
+"""A node: its id (32 bytes, or in hex), or an address ("host:port", or parsed)."""
+
+TIMEOUT_RATE_FAILING = 0.5
+"""The share of requests without an answer from which a node says that it is failing."""
+
+
+class PutReceipt(Struct, frozen=True):
+    """What became of a put: what every node that was asked said. At least one of them stored it."""
+
+    key: ItemKey
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def cid(self) -> Cid:
+        """The name of the block, as raw bytes."""
+        return Cid(Codec.RAW, self.key)
+
+    @property
+    def holders(self) -> tuple[Id, ...]:
+        """The nodes that have it on disk."""
+        return tuple(said.node for said in self.receipts if said.outcome == "stored")
+
+
+class PingAnswer(Struct, frozen=True):
+    """A peer that answered: its id, how long it took, and the address at which it sees us."""
+
+    id: Id
+    round_trip_s: float
+    observed: Address | None
+    addresses: tuple[Address, ...]
+
+
+class NodeStatus(Struct, frozen=True):
+    """A node at one instant: its network, the state of its machine, how full its store is."""
+
+    network: str
+    node: Status
+    store: Usage
+    listening: tuple[Address, ...] = ()
+    """The sockets that it accepts connections on; `node.addresses` is where others may dial it."""
+
+    @property
+    def id(self) -> Id:
+        """The node's id."""
+        return self.node.id
+
+    @property
+    def timeout_rate(self) -> float:
+        """Which share of its requests, 0..1, came back without an answer."""
+        done = self.node.requests_answered + self.node.requests_timed_out
+        return self.node.requests_timed_out / done if done else 0.0
+
+    @property
+    def health(self) -> Literal["ok", "alone", "failing", "stopping"]:
+        """Whether the node can do its work with others: it has peers, and they answer."""
+        if self.node.stopping:
+            return "stopping"
+        if not self.node.connections:
+            return "alone"
+        return "failing" if self.timeout_rate >= TIMEOUT_RATE_FAILING else "ok"
+
+
+class Calls(ABC):
+    """What a local caller may ask of a node; files are made of the blocks that it puts and gets."""
+
+    @abstractmethod
+    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block at the nodes closest to it and say who holds it.
+
+        Raises:
+            MisuseError: more than 65,536 bytes, or a kind that is no hash of blocks.
+            NoPeersError: this node is a client and reaches nobody.
+            NotStoredError: nobody took it; the message has what each node said.
+        """
+
+    @abstractmethod
+    async def get_block(self, key: Name) -> bytes:
+        """Return the bytes of a block, proved by its hash.
+
+        Raises:
+            MisuseError: not a name.
+            NoPeersError: it is not here, and this node reaches nobody.
+            NotFoundError: nobody who could be asked has it.
+        """
+
+    @abstractmethod
+    async def ping(self, target: Target) -> PingAnswer:
+        """Ask a node, by its id or at an address, whether it is there.
+
+        Raises:
+            MisuseError: neither an id nor an address.
+            NoPeersError: it cannot be reached; the message has what happened at each address.
+            WorldError: it did not answer.
+        """
+
+    @abstractmethod
+    async def status(self) -> NodeStatus:
+        """Return the state of the node."""
+
+    @abstractmethod
+    async def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the connections of the node, in the order of their ids."""
+
+    async def put_file(
+        self,
+        source: Source,
+        *,
+        kind: Kind = Kind.BLOCK_BLAKE3_256,
+        progress: Progress | None = None,
+    ) -> PutSummary:
+        """Store a file (bytes, a path or an open file) and say its name and who holds it.
+
+        Raises:
+            MisuseError: no such file.
+            XorbitError: a block could not be stored, as `put_block`.
+        """
+        return await transfer.put_file(self, source, kind=kind, progress=progress)
+
+    async def get_file(self, name: Name, *, progress: Progress | None = None) -> bytes:
+        """Return the bytes of a file that fits in memory; see `get_file_to` for larger ones.
+
+        Raises:
+            FormatError: what the name names is no file.
+            XorbitError: a block could not be had, as `get_block`.
+        """
+        parts: list[bytes] = []
+        await self.get_file_to(name, parts.append, progress=progress)
+        return b"".join(parts)
+
+    async def get_file_to(
+        self, name: Name, to: Path | Sink, *, progress: Progress | None = None
+    ) -> int:
+        """Fetch a file to a path, whole or not at all, or piece by piece to a function.
+
+        Returns:
+            The size in bytes.
+
+        Raises:
+            WorldError: the disk is full or failed.
+            XorbitError: as `get_file`.
+        """
+        cid = cid_from(name)
+        if isinstance(to, Path):
+            return await transfer.get_to_path(self, cid, to, progress=progress)
+        return await transfer.get_file(self, cid, to, progress=progress)
+
+
+def cid_from(name: Name) -> Cid:
+    """Return the CID of a name in any of its forms; of a bare key, that of raw bytes.
+
+    Raises:
+        MisuseError: text that is no CID.
+    """
+    if isinstance(name, str):
+        return parse_cid(name)
+    return Cid(Codec.RAW, name) if isinstance(name, ItemKey) else name
+
+
+def target_from(target: Target) -> Id | Address:
+    """Return the id or the address that is meant.
+
+    Raises:
+        MisuseError: neither.
+    """
+    if isinstance(target, bytes):
+        if len(target) != ID_BYTES:
+            raise MisuseError(f"an id has {ID_BYTES} bytes, got {len(target)}")
+        return target
+    if isinstance(target, Address):
+        return target
+    if ":" in target:
+        return parse_address(target)
+    try:
+        return target_from(Id(bytes.fromhex(target)))
+    except ValueError as error:
+        raise MisuseError(
+            f"expected a node's id ({2 * ID_BYTES} hexadecimal digits) or HOST:PORT, got {target!r}"
+        ) from error
+
+
+class LocalCalls(Calls):
+    """The calls of one local caller, who has a line of its own in the node's queue.
+
+    `why_alone` says why the node has nobody to ask, in one sentence, or "" when being alone is no
+    fault: a node that listens may well be the first of its network.
+    """
+
+    def __init__(
+        self, driver: Driver, network: str, line: Hashable, why_alone: Callable[[], str]
+    ) -> None:
+        self._driver = driver
+        self._network = network
+        self._line = line
+        self._why_alone = why_alone
+
+    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block at the nodes closest to it and say who holds it."""
+        block, key = make_block(data, kind), block_key(data, kind)
+        outcome = await self._call(jobs.Store(self._driver.new_guid(), key, block))
+        match outcome:
+            case PutDone(receipts):
+                receipt = PutReceipt(key, receipts)
+                if not receipt.holders:
+                    raise self._not_stored(receipts)
+                return receipt
+            case _:
+                raise self._failure(outcome)
+
+    async def get_block(self, key: Name) -> bytes:
+        """Return the bytes of a block, proved by its hash."""
+        outcome = await self._call(jobs.Get(self._driver.new_guid(), cid_from(key).key))
+        match outcome:
+            case Got(Block(data=data)):
+                return data
+            case NotFound(asked, failed):
+                raise self._not_found(asked, failed)
+            case _:
+                raise self._failure(outcome)
+
+    async def ping(self, target: Target) -> PingAnswer:
+        """Ask a node, by its id or at an address, whether it is there."""
+        meant = target_from(target)
+        peer = await self._connect(meant) if isinstance(meant, Address) else meant
+        ask = Ping(self._driver.status().addresses)
+        job = jobs.SendRequest(self._driver.new_guid(), Contact(peer), ask)
+        match outcome := await self._call(job):
+            case Answered(peer=who, response=Pong() as pong, round_trip_s=round_trip_s):
+                return PingAnswer(who, round_trip_s, pong.observed, pong.addresses)
+            case Answered(response=response):
+                raise PeerError(f"asked {peer.hex()} for a pong, got {type(response).__name__}")
+            case _:
+                raise self._failure(outcome)
+
+    async def status(self) -> NodeStatus:
+        """Return the state of the node."""
+        driver = self._driver
+        listening = driver.machine.state.listening
+        return NodeStatus(self._network, driver.status(), driver.usage(), listening)
+
+    async def peers(self) -> tuple[PeerStatus, ...]:
+        """Return the connections of the node."""
+        return tuple(self._driver.peers())
+
+    async def _connect(self, address: Address) -> Id:
+        match outcome := await self._call(jobs.Connect(self._driver.new_guid(), (address,))):
+            case Connected(peer):
+                return peer
+            case _:
+                raise self._failure(outcome)
+
+    async def _call(self, job: jobs.Job) -> Outcome:
+        return await self._driver.call(job, self._line)
+
+    def _alone(self) -> NoPeersError | None:
+        why = "" if self._driver.peers() else self._why_alone()
+        return NoPeersError(why) if why else None
+
+    def _not_found(self, asked: int, failed: int) -> XorbitError:
+        if not asked and (alone := self._alone()):
+            return alone
+        silent = f", {failed} did not answer" if failed else ""
+        nodes = "node" if asked == 1 else "nodes"
+        return NotFoundError(f"nobody has it: {asked} {nodes} asked{silent}")
+
+    def _not_stored(self, receipts: tuple[Receipt, ...]) -> XorbitError:
+        if not receipts:
+            return self._alone() or NotStoredError("no node could be asked to store it")
+        return NotStoredError(f"no node stored it: {'; '.join(map(_said, receipts))}")
+
+    def _failure(self, outcome: Outcome) -> XorbitError:
+        assert isinstance(outcome, Failed), f"no outcome of this call: {outcome!r}"
+        if outcome.code == "unreachable" and not outcome.tried and (alone := self._alone()):
+            return alone
+        kinds = {"unreachable": NoPeersError, "stopping": StoppedError, "disk": StoreError}
+        return kinds.get(outcome.code, WorldError)(describe(outcome))
+
+
+def describe(failed: Failed) -> str:
+    """Return why a call failed, in one line, with every address tried and what happened there."""
+    tried = "; ".join(f"{address}: {answer}" for address, answer in failed.tried)
+    return failed.reason if tried in failed.reason else f"{failed.reason}: {tried}"
+
+
+def _said(receipt: Receipt) -> str:
+    reason = f" ({receipt.reason})" if receipt.reason else ""
+    return f"{receipt.node.hex()[:16]} {receipt.outcome}{reason}"

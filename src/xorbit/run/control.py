@@ -1,0 +1,249 @@
+"""The local socket of a running node: how a command, or any program of the same user, asks it.
+
+Loopback TCP and a token in a file of the home that only the user can read. Whoever shows in its
+first frame that it knows the token is served; the node shows in its answer that it knows the token
+too, so that a stranger on the port of a dead node learns nothing. What the calls do is in calls.py;
+nothing of the machine may enter here.
+"""
+
+import asyncio
+import hmac
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import assert_never
+
+from xorbit.config import DEFAULT_LIMITS, Limits
+from xorbit.core.status import PeerStatus
+from xorbit.errors import MisuseError, StoreError, WireError, XorbitError
+from xorbit.identity import Network
+from xorbit.run.calls import Calls
+from xorbit.run.control_wire import (
+    CONTROL_FILE,
+    ERROR_CHARACTERS_MAX,
+    HELLO_BYTES_MAX,
+    HOST,
+    PEERS_PER_ANSWER,
+    READ_BYTES,
+    TOKEN_BYTES,
+    Answer,
+    Ask,
+    AskPeers,
+    AskPing,
+    AskStatus,
+    CancelCall,
+    ControlFile,
+    GetBlock,
+    HasFailed,
+    IsBlock,
+    IsPeers,
+    IsPinged,
+    IsPut,
+    IsStatus,
+    PutBlock,
+    Welcome,
+    asks,
+    close_stream,
+    decode,
+    hellos,
+    proof,
+    read_control_file,
+    read_payload,
+    write_control_file,
+    write_message,
+)
+
+log = logging.getLogger("xorbit")
+
+
+# --- The node's end -----------------------------------------------------------------------------
+
+
+class ControlServer:
+    """Listens for local clients; each gets the calls of a line of its own.
+
+    `calls` makes those of the line with this name, `gone` is told when nobody is on it any more.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        network: Network,
+        calls: Callable[[str], Calls],
+        gone: Callable[[str], None],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._home = home
+        self._calls = calls
+        self._gone = gone
+        self._limits = limits
+        self._token = secrets.token_hex(TOKEN_BYTES)
+        self._welcome = Welcome(proof(self._token, "node"), network.name, network.authority_key)
+        self._server: asyncio.Server | None = None
+        self._clients: dict[asyncio.Task[None], bool] = {}
+        """Each client, and whether it has proved itself."""
+        self._lines = 0
+
+    async def start(self) -> None:
+        """Listen, then say where in the home's `control.json`.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        self._server = await asyncio.start_server(self._serve, HOST, 0, limit=READ_BYTES)
+        port = self._server.sockets[0].getsockname()[1]
+        try:
+            write_control_file(self._home, ControlFile(port, self._token, os.getpid()))
+        except StoreError:
+            self._server.close()
+            raise
+
+    def retire(self) -> None:
+        """Take no further clients; those that are here are still answered."""
+        if self._server is None:
+            return
+        self._server.close()
+        said = read_control_file(self._home)
+        if said is not None and said.token == self._token:
+            (self._home / CONTROL_FILE).unlink(missing_ok=True)
+
+    async def stop(self) -> None:
+        """Take no further clients, cancel what is asked still, and let every client go."""
+        self.retire()
+        for task in self._clients:
+            task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs this in a task"
+        self._clients[task] = False
+        try:
+            if await self._knows_token(reader, writer):
+                self._clients[task] = True
+                await self._serve_calls(reader, writer)
+        except (WireError, OSError) as error:
+            log.warning("a local client was sent away: %s", error)
+        except asyncio.CancelledError:
+            pass  # stop() waits for us, and for nothing more than this
+        finally:
+            with suppress(asyncio.CancelledError):
+                await close_stream(writer, self._limits.shutdown_s_max)
+            del self._clients[task]
+
+    async def _serve_calls(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._lines += 1
+        line = f"control {self._lines}"
+        try:
+            await _Client(self._calls(line), writer, self._limits).serve(reader)
+        finally:
+            self._gone(line)
+
+    async def _knows_token(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        strangers = list(self._clients.values()).count(False)
+        if strangers > self._limits.handshakes_per_host_max:
+            raise WireError("too many connections that have not shown the token")
+        try:
+            async with asyncio.timeout(self._limits.handshake_timeout_s):
+                first = await read_payload(reader, HELLO_BYTES_MAX)
+        except TimeoutError:
+            raise WireError("it did not show the token in time") from None
+        if first is None:
+            return False
+        hello = decode(hellos, first)
+        if not hmac.compare_digest(hello.proof, proof(self._token, "client")):
+            raise WireError("it showed a wrong token")
+        await write_message(writer, self._welcome)
+        return True
+
+
+class _Client:
+    """The node's end of one client that has proved itself."""
+
+    def __init__(self, calls: Calls, writer: asyncio.StreamWriter, limits: Limits) -> None:
+        self._calls = calls
+        self._writer = writer
+        self._slots = asyncio.Semaphore(limits.control_calls_max)
+        self._running: dict[int, asyncio.Task[None]] = {}
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                await self._take_asks(reader, tasks)
+            except WireError as error:
+                log.warning("a local client was sent away: %s", error)
+            for task in self._running.values():
+                task.cancel()
+
+    async def _take_asks(self, reader: asyncio.StreamReader, tasks: asyncio.TaskGroup) -> None:
+        while data := await read_payload(reader):
+            ask = decode(asks, data)
+            if not isinstance(ask, CancelCall):
+                await self._slots.acquire()  # all in use: nothing more is read from this client
+                self._start(ask, tasks)
+            elif task := self._running.get(ask.call):
+                task.cancel()
+
+    def _start(self, ask: Ask, tasks: asyncio.TaskGroup) -> None:
+        task = self._running[ask.call] = tasks.create_task(self._answer(ask))
+        task.add_done_callback(lambda _: self._end(ask.call))
+
+    def _end(self, call: int) -> None:
+        self._running.pop(call, None)
+        self._slots.release()
+
+    async def _answer(self, ask: Ask) -> None:
+        try:
+            for answer in await self._do(ask):
+                await write_message(self._writer, answer)
+        except OSError:
+            pass  # the client is gone, which its reader notices as well
+
+    async def _do(self, ask: Ask) -> list[Answer]:
+        try:
+            return await self._perform(ask)
+        except XorbitError as error:
+            return [HasFailed(ask.call, type(error).__name__, str(error)[:ERROR_CHARACTERS_MAX])]
+        except Exception as error:
+            log.exception("a local call failed")
+            return [_failed(ask, "XorbitError", f"an error of xorbit itself: {error!r}")]
+
+    async def _perform(self, ask: Ask) -> list[Answer]:
+        calls = self._calls
+        match ask:
+            case PutBlock(call, kind, data):
+                return [IsPut(call, await calls.put_block(data, kind))]
+            case GetBlock(call, key):
+                return [IsBlock(call, await calls.get_block(key))]
+            case AskPing(call, peer, address):
+                target = address if peer is None else peer
+                if target is None:
+                    raise MisuseError("a ping needs an id or an address")
+                return [IsPinged(call, await calls.ping(target))]
+            case AskStatus(call):
+                return [IsStatus(call, await calls.status())]
+            case AskPeers(call):
+                return _in_parts(call, await calls.peers())
+            case _ as never:
+                assert_never(never)
+
+
+def _failed(ask: Ask, error: str, text: str) -> HasFailed:
+    return HasFailed(ask.call, error, text[:ERROR_CHARACTERS_MAX])
+
+
+def _in_parts(call: int, peers: tuple[PeerStatus, ...]) -> list[Answer]:
+    starts = range(0, max(len(peers), 1), PEERS_PER_ANSWER)
+    return [
+        IsPeers(call, peers[at : at + PEERS_PER_ANSWER], last=at == starts[-1]) for at in starts
+    ]

@@ -1,0 +1,250 @@
+"""What goes over the local socket, and the file that says where it is.
+
+The messages, their frames over a stream, `control.json` and the proofs that either end shows. Used
+by both ends (control.py, control_client.py); what a call does stands in neither, but in calls.py.
+"""
+
+import asyncio
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from blake3 import blake3
+from msgspec import Meta, Struct
+
+from xorbit.core.status import PeerStatus
+from xorbit.errors import StoreError, WireError
+from xorbit.items import Address, IdField, ItemKey, Kind, PublicKey
+from xorbit.run.calls import NodeStatus, PingAnswer, PutReceipt
+from xorbit.wire.frame import FRAME_BYTES_MAX, HEADER_BYTES, frame
+
+CONTROL_FILE = "control.json"
+HOST = "127.0.0.1"
+TOKEN_BYTES = 32
+HELLO_BYTES_MAX = 256
+"""The largest first frame: nothing large is read before the token is known."""
+READ_BYTES = 4 * FRAME_BYTES_MAX
+PEERS_PER_ANSWER = 128
+"""So many fit in one frame."""
+ERROR_CHARACTERS_MAX = 8_192
+
+T = TypeVar("T")
+
+Token = Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
+
+
+class ControlFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `control.json` says: where the node listens for its user, and what proves the user."""
+
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    token: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    pid: int
+
+
+# --- Messages -----------------------------------------------------------------------------------
+
+
+class Message(Struct, frozen=True, array_like=True):
+    """The root of what goes over the local socket: MessagePack arrays, an integer tag first.
+
+    `call` is the number that a client gave to a call; its answer carries the same.
+    """
+
+
+class Hello(Message, frozen=True, tag=1):
+    """The first frame of a client: what only somebody with the token can say."""
+
+    proof: Token
+
+
+class Welcome(Message, frozen=True, tag=2):
+    """The first frame of the node: what only the node can say, and its network's authority."""
+
+    proof: Token
+    network: str
+    authority: PublicKey
+
+
+class PutBlock(Message, frozen=True, tag=3):
+    """`Calls.put_block`."""
+
+    call: int
+    kind: Kind
+    data: bytes
+
+
+class GetBlock(Message, frozen=True, tag=4):
+    """`Calls.get_block`."""
+
+    call: int
+    key: ItemKey
+
+
+class AskPing(Message, frozen=True, tag=5):
+    """`Calls.ping`; one of the two is given."""
+
+    call: int
+    id: IdField | None
+    address: Address | None
+
+
+class AskStatus(Message, frozen=True, tag=6):
+    """`Calls.status`."""
+
+    call: int
+
+
+class AskPeers(Message, frozen=True, tag=7):
+    """`Calls.peers`."""
+
+    call: int
+
+
+class CancelCall(Message, frozen=True, tag=8):
+    """Nobody waits for this call any more; it has no answer."""
+
+    call: int
+
+
+class IsPut(Message, frozen=True, tag=33):
+    """The answer to PutBlock."""
+
+    call: int
+    receipt: PutReceipt
+
+
+class IsBlock(Message, frozen=True, tag=34):
+    """The answer to GetBlock."""
+
+    call: int
+    data: bytes
+
+
+class IsPinged(Message, frozen=True, tag=35):
+    """The answer to AskPing."""
+
+    call: int
+    answer: PingAnswer
+
+
+class IsStatus(Message, frozen=True, tag=36):
+    """The answer to AskStatus."""
+
+    call: int
+    status: NodeStatus
+
+
+class IsPeers(Message, frozen=True, tag=37):
+    """The answer to AskPeers, or a part of it: more follow until `last`."""
+
+    call: int
+    peers: tuple[PeerStatus, ...]
+    last: bool
+
+
+class HasFailed(Message, frozen=True, tag=38):
+    """The answer to any call: the name of the error's class, and its message."""
+
+    call: int
+    error: str
+    text: str
+
+
+Ask = PutBlock | GetBlock | AskPing | AskStatus | AskPeers
+Answer = IsPut | IsBlock | IsPinged | IsStatus | IsPeers | HasFailed
+
+encode = msgspec.msgpack.Encoder().encode
+"""Return a message's MessagePack bytes."""
+
+
+hellos = msgspec.msgpack.Decoder(Hello)
+welcomes = msgspec.msgpack.Decoder(Welcome)
+asks = msgspec.msgpack.Decoder(Ask | CancelCall)
+answers = msgspec.msgpack.Decoder(Answer)
+
+
+def decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    """Return the message in these bytes.
+
+    Raises:
+        WireError: it is none of those that the decoder takes.
+    """
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"expected a control message of {len(data)} bytes: {error}") from error
+
+
+# --- The file -----------------------------------------------------------------------------------
+
+
+def write_control_file(home: Path, said: ControlFile) -> None:
+    """Say where the node listens, in a file that only its owner can ever read, and always whole.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    temporary = home / f".{CONTROL_FILE}.{secrets.token_hex(8)}"
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.encode(said))
+        temporary.replace(home / CONTROL_FILE)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {home / CONTROL_FILE}: {error.strerror}") from error
+
+
+def read_control_file(home: Path) -> ControlFile | None:
+    """Return what the file says, or None if there is none that says anything."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode((home / CONTROL_FILE).read_bytes(), type=ControlFile)
+    return None
+
+
+def proof(token: str, end: Literal["client", "node"]) -> bytes:
+    """Return what only somebody with the token can show; each end shows another proof."""
+    return blake3(bytes.fromhex(token), derive_key_context=f"xorbit control v1 {end}").digest()
+
+
+# --- Frames over a stream -----------------------------------------------------------------------
+
+
+async def read_payload(reader: asyncio.StreamReader, limit: int = FRAME_BYTES_MAX) -> bytes | None:
+    """Return the next frame's payload, or None when the other end is gone.
+
+    Raises:
+        WireError: the frame announces more bytes than the limit, or none.
+    """
+    try:
+        length = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
+        if not 0 < length <= limit:
+            raise WireError(f"a frame holds 1..{limit:,} bytes here, got a length of {length:,}")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, OSError):
+        return None
+
+
+async def write_message(writer: asyncio.StreamWriter, message: Message) -> None:
+    """Send a message, and wait while the other end is slow to read.
+
+    Raises:
+        OSError: the connection is gone.
+    """
+    writer.write(frame(encode(message)))
+    await writer.drain()
+
+
+async def close_stream(writer: asyncio.StreamWriter, within_s: float) -> None:
+    """Close after what was written has left, or without it if the other end does not read."""
+    writer.close()
+    try:
+        async with asyncio.timeout(within_s):
+            await writer.wait_closed()
+    except (TimeoutError, OSError):
+        pass
+    finally:
+        writer.transport.abort()  # nothing, where it is closed

@@ -1,0 +1,178 @@
+"""Performs the machine's disk effects: writes off the event loop, many in one commit.
+
+While one commit is being written, all writes that arrive wait and form the next one (group commit);
+the busier the node, the larger its commits. Reads are done on the spot as long as they come from
+the page cache, where handing one to a thread and back costs more than the read. One that the system
+had to fetch from the disk (a major page fault) sends those that follow to a thread of their own for
+a while, so that a cold disk does not hold up the loop. Every effect comes back as exactly one job,
+a write's only after its commit is durable.
+"""
+
+import asyncio
+import resource
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+from xorbit.core.effect import CheckStore, DropDamaged, ReadStore, WriteStore
+from xorbit.core.job import Job, StoreChecked, StoreRead, StoreWritten
+from xorbit.errors import StoreError
+from xorbit.items import size_of
+from xorbit.store.base import DAMAGED, ReadResult, Store, Write
+
+BATCH_EFFECTS_MAX = 256
+BATCH_BYTES_MAX = 8 * 2**20
+READ_ELSEWHERE_S = 0.25
+"""How long reads go to their thread after one that had to wait for the disk."""
+
+DiskEffect = ReadStore | WriteStore | CheckStore | DropDamaged
+
+
+class _Desk:
+    """A line of effects, worked off in batches by one thread, one batch at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        perform: Callable[[list[DiskEffect]], list[Job]],
+        done: Callable[[list[Job]], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._perform = perform
+        self._done = done
+        self._failed = failed
+        self._line: deque[DiskEffect] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"xorbit-{name}")
+        self._busy = False
+        self._closed = False
+
+    def add(self, effect: DiskEffect) -> None:
+        self._line.append(effect)
+        if not self._busy:
+            # What else this turn of the loop brings joins the same batch.
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def close(self) -> None:
+        self._closed = True
+        self._thread.shutdown(wait=True)
+
+    def _begin(self) -> None:
+        if self._closed:
+            return  # what still waits was not acknowledged to anybody
+        batch = self._take()
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._thread, self._perform, batch).add_done_callback(self._end)
+
+    def _take(self) -> list[DiskEffect]:
+        batch: list[DiskEffect] = []
+        size = 0
+        while self._line and len(batch) < BATCH_EFFECTS_MAX and size < BATCH_BYTES_MAX:
+            effect = self._line.popleft()
+            size += size_of(effect.item) if isinstance(effect, WriteStore) else 0
+            batch.append(effect)
+        return batch
+
+    def _end(self, batch: asyncio.Future[list[Job]]) -> None:
+        if batch.cancelled():
+            return  # the loop is being torn down
+        if (error := batch.exception()) is not None:
+            self._failed(error)
+            return
+        self._busy = bool(self._line)
+        if self._busy:
+            self._begin()
+        self._done(batch.result())
+
+
+class Storage:
+    """The disk, as the driver sees it: effects in, jobs out."""
+
+    def __init__(
+        self,
+        store: Store,
+        done: Callable[[list[Job]], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Serve effects from `store`.
+
+        Args:
+            store: closed by `close`.
+            done: called on the event loop with the jobs of a batch.
+            failed: called there with what a store must not raise; that desk then does no more.
+        """
+        self._store = store
+        self._reads = _Desk("read", self._read, done, failed)
+        self._writes = _Desk("write", self._write, done, failed)
+        self._done = done
+        self._read_elsewhere_until = 0.0
+
+    def perform(self, effect: DiskEffect) -> None:
+        """Start an effect; its job comes by `done`."""
+        if not isinstance(effect, ReadStore | CheckStore):
+            self._writes.add(effect)
+        elif monotonic() < self._read_elsewhere_until:
+            self._reads.add(effect)
+        else:
+            self._read_here(effect)
+
+    def close(self) -> None:
+        """Finish what was started, then close the store."""
+        self._reads.close()
+        self._writes.close()
+        self._store.close()
+
+    def _read_here(self, effect: DiskEffect) -> None:
+        faults = disk_faults()
+        done = self._read([effect])
+        if disk_faults() > faults:
+            self._read_elsewhere_until = monotonic() + READ_ELSEWHERE_S
+        self._done(done)
+
+    def _read(self, batch: Sequence[DiskEffect]) -> list[Job]:
+        reads = [effect for effect in batch if isinstance(effect, ReadStore)]
+        checks = [effect for effect in batch if isinstance(effect, CheckStore)]
+        try:
+            found = self._store.read([effect.key for effect in reads]) if reads else []
+            jobs = [_read_job(effect, item) for effect, item in zip(reads, found, strict=True)]
+            return [*jobs, *map(self._check, checks)]
+        except StoreError as error:
+            fault = str(error)
+            failed: list[Job] = [StoreRead(effect.guid, None, fault) for effect in reads]
+            return failed + [StoreChecked(effect.guid, effect.keys) for effect in checks]
+
+    def _check(self, effect: CheckStore) -> Job:
+        held = self._store.have(effect.keys)
+        pairs = zip(effect.keys, held, strict=True)
+        return StoreChecked(effect.guid, tuple(key for key, here in pairs if not here))
+
+    def _write(self, batch: Sequence[DiskEffect]) -> list[Job]:
+        writes = [effect for effect in batch if isinstance(effect, WriteStore)]
+        drops = [effect.key for effect in batch if isinstance(effect, DropDamaged)]
+        try:
+            if drops:
+                self._store.drop_damaged(drops)
+            orders = [Write(effect.key, effect.item, effect.cas) for effect in writes]
+            results = self._store.write(orders) if orders else []
+        except StoreError as error:
+            return [StoreWritten(effect.guid, "failed", str(error)) for effect in writes]
+        return [
+            StoreWritten(effect.guid, result.code, result.reason, result.newer)
+            for effect, result in zip(writes, results, strict=True)
+        ]
+
+
+def disk_faults() -> int:
+    """Return how often this thread has waited for the disk because of a page that it looked at."""
+    return resource.getrusage(_THIS_THREAD).ru_majflt
+
+
+# Where the system cannot tell one thread from the others, they count together.
+_THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+
+
+def _read_job(effect: ReadStore, result: ReadResult) -> Job:
+    if result is DAMAGED:
+        return StoreRead(effect.guid, None, "damaged")
+    return StoreRead(effect.guid, result)

@@ -1,0 +1,154 @@
+"""What the tests of the local socket share: a server over a fake node, and clients of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xorbit.config import DEFAULT_LIMITS, Limits
+from xorbit.core.status import PeerStatus, Status
+from xorbit.identity import open_network
+from xorbit.ids import Guid, Id
+from xorbit.items import Address, Kind, block_key
+from xorbit.run import control_wire as wire
+from xorbit.run.calls import Calls, Name, NodeStatus, PingAnswer, PutReceipt, Target, cid_from
+from xorbit.run.control import ControlServer
+from xorbit.run.control_client import ControlClient
+from xorbit.store.base import Usage
+from xorbit.wire.message import Receipt
+
+T = TypeVar("T")
+WITHIN_S = 20.0
+NETWORK = open_network("control tests")
+QUICK = DEFAULT_LIMITS.replace(handshake_timeout_s=0.2, shutdown_s_max=1.0)
+OWN, OTHER = Id(b"o" * 32), Id(b"p" * 32)
+
+
+async def soon(what: Awaitable[T]) -> T:
+    async with asyncio.timeout(WITHIN_S):
+        return await what
+
+
+def peer(number: int) -> PeerStatus:
+    return PeerStatus(
+        id=Id(number.to_bytes(32, "big")),
+        connection=Guid(number.to_bytes(16, "big")),
+        address=Address("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 65_535),
+        dialled=True,
+        round_trip_s=0.123456789,
+        waiting_for=1_000,
+        answering=1_000,
+        open_s=123_456.789,
+    )
+
+
+def status() -> NodeStatus:
+    fields: dict[str, Any] = dict.fromkeys(Status.__struct_fields__, 0)
+    fields |= {"id": OWN, "addresses": (Address("::1", 1),), "joined": True, "stopping": False}
+    return NodeStatus("ours", Status(**fields), Usage(1, 2, 3))
+
+
+class FakeCalls(Calls):
+    """A node that holds blocks in a dict, and waits or fails where a test wants it to."""
+
+    def __init__(self, peers: int = 0) -> None:
+        self.held: dict[Name, bytes] = {}
+        self.running = 0
+        self.running_most = 0
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.opens_at = 0
+        """At how many calls in flight the gate opens by itself."""
+        self.started = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.error: Exception | None = None
+        self.pinged: Target | None = None
+        self._peers = peers
+
+    async def _pass(self) -> None:
+        self.running += 1
+        self.running_most = max(self.running_most, self.running)
+        if self.running == self.opens_at:
+            self.gate.set()
+        self.started.set()
+        try:
+            await self.gate.wait()
+            if self.error is not None:
+                raise self.error
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+            self.ended.set()
+
+    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        await self._pass()
+        key = block_key(data, kind)
+        self.held[key] = data
+        return PutReceipt(key, (Receipt(OWN, "stored"), Receipt(OTHER, "refused", "full")))
+
+    async def get_block(self, key: Name) -> bytes:
+        await self._pass()
+        return self.held[cid_from(key).key]
+
+    async def ping(self, target: Target) -> PingAnswer:
+        await self._pass()
+        self.pinged = target
+        return PingAnswer(OTHER, 0.25, Address("::1", 1), ())
+
+    async def status(self) -> NodeStatus:
+        await self._pass()
+        return status()
+
+    async def peers(self) -> tuple[PeerStatus, ...]:
+        await self._pass()
+        return tuple(map(peer, range(self._peers)))
+
+
+class Served:
+    """A server over a home, with what it was told."""
+
+    def __init__(self, home: Path, calls: FakeCalls, limits: Limits) -> None:
+        self.home = home
+        self.calls = calls
+        self.lines: list[str] = []
+        self.gone: list[str] = []
+        self.a_line_is_gone = asyncio.Event()
+        self.server = ControlServer(home, NETWORK, self._calls, self._gone, limits)
+
+    def _calls(self, line: str) -> Calls:
+        self.lines.append(line)
+        return self.calls
+
+    def _gone(self, line: str) -> None:
+        self.gone.append(line)
+        self.a_line_is_gone.set()
+
+    def said(self) -> wire.ControlFile:
+        found = wire.read_control_file(self.home)
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def serving(
+    home: Path, calls: FakeCalls | None = None, limits: Limits = DEFAULT_LIMITS
+) -> AsyncGenerator[Served]:
+    served = Served(home, calls or FakeCalls(), limits)
+    await served.server.start()
+    try:
+        yield served
+    finally:
+        await soon(served.server.stop())
+
+
+@asynccontextmanager
+async def client_of(home: Path) -> AsyncGenerator[ControlClient]:
+    client = await soon(ControlClient.connect(home))
+    try:
+        yield client
+    finally:
+        await soon(client.close())

@@ -1,0 +1,209 @@
+"""The command line against real nodes: files from one to another, facts, errors, exit codes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.edge.cli_nodes import NETWORK, NodeProcess, xorbit_process
+from tests.edge.conftest import Command
+from xorbit.cli.picture import paint
+from xorbit.run.control_wire import CONTROL_FILE
+
+NOBODY = "bafkr4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", bytes(65_536), os.urandom(65_537), os.urandom(3_000_000), paint()],
+    ids=["nothing", "1 byte", "65,536 bytes", "65,537 bytes", "3 MB", "a picture"],
+)
+def test_what_is_put_at_one_is_had_at_another(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path, data: bytes
+) -> None:
+    """A file of any size goes in at one node and comes out at another, to a path and to stdout."""
+    file, out = tmp_path / "file", tmp_path / "out"
+    file.write_bytes(data)
+    put = xorbit("put", file, "--home", nodes[0].home)
+    assert put.code == 0
+    name = put.out.decode().removesuffix("\n")
+    assert (len(name), name[0]) == (59, "b")
+    assert xorbit("get", name, "--home", nodes[1].home, "-o", out).out == b""
+    assert out.read_bytes() == data
+    got = xorbit("get", name, "--home", nodes[2].home)
+    assert (got.code, got.out, got.err) == (0, data, "")
+
+
+def test_put_and_get_tell_their_facts_as_json(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """Names, sizes and holders as one JSON object on stdout, nothing on stderr."""
+    file, out = tmp_path / "file", tmp_path / "out"
+    file.write_bytes(bytes(100_000))
+    put = xorbit("put", file, "--home", nodes[0].home, "--json")
+    facts = put.json
+    assert set(facts) == {"cid", "bytes", "blocks", "holders", "holders_min"}
+    assert (facts["bytes"], facts["blocks"], facts["holders_min"]) == (100_000, 3, 3)
+    assert set(facts["holders"]) == {node.id for node in nodes}
+    assert put.err == ""
+    get = xorbit("get", facts["cid"], "-o", out, "--home", nodes[1].home, "--json")
+    assert get.json == {"cid": facts["cid"], "bytes": 100_000, "path": str(out)}
+
+
+def test_cid_gives_the_name_that_put_gives(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """`cid` and `put` agree, in either hash."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(200_000))
+    for hash in ("blake3-256", "sha2-256"):
+        put = xorbit("put", file, "--hash", hash, "--home", nodes[0].home)
+        assert xorbit("cid", file, "--hash", hash).out == put.out
+        assert xorbit("get", put.out.decode().strip(), "--home", nodes[1].home).out == (
+            file.read_bytes()
+        )
+
+
+def test_standard_input_and_output_are_files_too(nodes: list[NodeProcess]) -> None:
+    """`put -` reads standard input to its end; `get` and `get -o -` give the same bytes back."""
+    data = os.urandom(200_000)
+    put = xorbit_process("put", "-", "--home", nodes[0].home, given=data)
+    assert put.returncode == 0, put.stderr
+    name = put.stdout.decode().strip()
+    assert xorbit_process("cid", "-", given=data).stdout.decode().strip() == name
+    for more in ((), ("-o", "-")):
+        get = xorbit_process("get", name, "--home", nodes[1].home, *more)
+        assert (get.returncode, get.stdout, get.stderr) == (0, data, b"")
+
+
+def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """A get that fails leaves what was at the path, and nothing beside it."""
+    out = tmp_path / "out"
+    out.write_bytes(b"before")
+    ran = xorbit("get", NOBODY, "-o", out, "--home", nodes[0].home)
+    ran.failed(3, "nobody has it: 2 nodes asked")
+    assert out.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("get", NOBODY), 3, "nobody has it"),
+        (("get", NOBODY, "-o", "/tmp"), 2, "no file"),
+        (("get", NOBODY, "-o", "/nonexistent/x"), 2, "make it first"),
+        (("get", "Qm" + "x" * 44), 2, "CIDv0"),
+        (("put", "/nonexistent"), 2, "there is none at"),
+        (("put", "/"), 2, "is a directory"),
+        (("put", __file__, "--network", "another"), 2, "another network"),
+        (("ping", "00" * 32), 4, ""),
+        (("ping", "127.0.0.1:1"), 4, "127.0.0.1:1: "),
+        (("ping", "xyz"), 2, "hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(
+    xorbit: Command, nodes: list[NodeProcess], words: tuple[str, ...], code: int, says: str
+) -> None:
+    """Each failure has its exit code and one line, and never a byte on stdout."""
+    xorbit(*words, "--home", nodes[0].home).failed(code, says)
+
+
+# --- Without a running node -----------------------------------------------------------------------
+
+
+def test_a_command_joins_by_itself_and_remembers(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """With no node on the home a command joins, does its job and leaves; then it knows the way."""
+    file, home = tmp_path / "file", tmp_path / "home"
+    file.write_bytes(b"hello")
+    here = ("--home", home, "--network", NETWORK)
+    first = xorbit("put", file, *here, "--bootstrap", nodes[0].address, "--json")
+    assert set(first.json["holders"]) == {node.id for node in nodes}
+    again = xorbit("get", first.json["cid"], *here)
+    assert (again.code, again.out, again.err) == (0, b"hello", "")
+    assert not (home / CONTROL_FILE).exists()
+    assert xorbit("ping", nodes[1].id, *here).code == 0
+
+
+def test_a_command_that_finds_no_way_in_says_what_it_tried(xorbit: Command, tmp_path: Path) -> None:
+    """Without addresses it says how to give one; with a dead one, what happened there."""
+    file = tmp_path / "file"
+    file.write_bytes(b"hello")
+    here = ("--home", tmp_path / "home", "--network", NETWORK)
+    xorbit("put", file, *here).failed(4, "--bootstrap HOST:PORT")
+    xorbit("put", file, *here, "--bootstrap", "127.0.0.1:1").failed(4, "127.0.0.1:1: ")
+
+
+@pytest.mark.parametrize("command", ["status", "peers"])
+def test_what_only_a_running_node_knows_needs_one(
+    xorbit: Command, tmp_path: Path, command: str
+) -> None:
+    """`status` and `peers` of a home without a node say how to start one."""
+    xorbit(command, "--home", tmp_path).failed(4, "start one with 'xorbit node'")
+
+
+def test_a_network_with_a_secret(xorbit: Command, tmp_path: Path) -> None:
+    """Who has the file with the secret gets in; who has not, does not."""
+    secret, file = tmp_path / "secret", tmp_path / "file"
+    secret.write_text("0123456789abcdef0123456789abcdef\n")
+    file.write_bytes(b"hello")
+    with NodeProcess(tmp_path / "a", "--network-secret", str(secret)) as node:
+        way = ("--network", NETWORK, "--bootstrap", node.address)
+        member = ("--home", tmp_path / "b", *way, "--network-secret", secret)
+        assert xorbit("put", file, *member).code == 0
+        xorbit("put", file, "--home", tmp_path / "c", *way).failed(4, node.address)
+
+
+# --- Facts about nodes ----------------------------------------------------------------------------
+
+
+def test_status_tells_who_and_how_the_node_is(xorbit: Command, nodes: list[NodeProcess]) -> None:
+    """As JSON with every field that scripts rely on, and as text for people."""
+    facts = xorbit("status", "--home", nodes[0].home, "--json").json
+    assert facts["id"] == nodes[0].id
+    assert facts["network"] == NETWORK
+    assert facts["addresses"] == facts["listening"] == [nodes[0].address]
+    assert facts["health"] == "ok"
+    assert (facts["contacts"], facts["connections"]) == (2, 2)
+    assert facts["quota_bytes"] == 10 * 2**30
+    assert {"items", "bytes", "timeout_rate", "requests_served"} <= set(facts)
+    text = xorbit("status", "--home", nodes[0].home)
+    assert (text.code, text.err) == (0, "")
+    assert nodes[0].id in text.out.decode()
+    assert "health" in text.out.decode()
+
+
+def test_peers_lists_the_connections(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """Each connected node with its full id and address; nothing but talk where there is none."""
+    facts = xorbit("peers", "--home", nodes[1].home, "--json").json
+    assert [peer["id"] for peer in facts] == sorted([nodes[0].id, nodes[2].id])
+    assert {"address", "dialled", "round_trip_s", "open_s"} <= set(facts[0])
+    rows = xorbit("peers", "--home", nodes[1].home).out.decode().splitlines()
+    assert [row.split()[0] for row in rows] == ["ID", *sorted([nodes[0].id, nodes[2].id])]
+    with NodeProcess(tmp_path / "alone", network="nobody else's") as alone:
+        ran = xorbit("peers", "--home", alone.home)
+        assert (ran.code, ran.out, ran.err) == (0, b"", "no peers\n")
+        assert xorbit("peers", "--home", alone.home, "--json").json == []
+        assert xorbit("status", "--home", alone.home, "--json").json["health"] == "alone"
+
+
+def test_ping_by_id_by_its_beginning_and_by_address(
+    xorbit: Command, nodes: list[NodeProcess]
+) -> None:
+    """A peer is named in full, by as much of its id as only it has, or by where it listens."""
+    a, b, c = nodes
+    shortest = next(end for end in range(1, 64) if b.id[:end] != c.id[:end])
+    for target in (b.id, b.id[:shortest], b.address):
+        facts = xorbit("ping", target, "--home", a.home, "--json").json
+        assert facts["id"] == b.id
+        assert facts["addresses"] == [b.address]
+        assert facts["round_trip_s"] >= 0
+    assert xorbit("ping", b.id, "--home", a.home).out.decode().startswith(f"{b.id}  ")
+    xorbit("ping", "", "--home", a.home).failed(2, "2 peers begin with ''")

@@ -1,0 +1,255 @@
+"""The desks of the disk: many effects in one commit, each back as one job, faults included."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from itertools import count
+from threading import Event
+
+import pytest
+
+from tests.edge.nodes import Watched, sample, within
+from xorbit.core.effect import CheckStore, DropDamaged, ReadStore, WriteStore
+from xorbit.core.job import Job, StoreChecked, StoreRead, StoreWritten
+from xorbit.errors import StoreError
+from xorbit.ids import Guid
+from xorbit.items import ItemKey, key_of
+from xorbit.run import storage
+from xorbit.run.storage import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, Storage
+from xorbit.store.base import ReadResult, Write, WriteResult
+from xorbit.store.lmdb import LmdbStore
+from xorbit.store.memory import MemoryStore
+
+BLOCKS = [sample(number, 100) for number in range(600)]
+KEYS = [key_of(block) for block in BLOCKS]
+
+
+def guid(number: int) -> Guid:
+    return Guid(number.to_bytes(16, "big"))
+
+
+def write_of(number: int) -> WriteStore:
+    return WriteStore(guid(number), KEYS[number], BLOCKS[number])
+
+
+class GatedStore(MemoryStore):
+    """Notes what it is asked for; writes and reads wait while its gate is shut."""
+
+    def __init__(self) -> None:
+        super().__init__(10**9)
+        self.gate = Event()
+        self.gate.set()
+        self.batches: list[int] = []
+        self.closed = False
+        self.fault: Exception | None = None
+
+    def _pass(self, count: int) -> None:
+        self.batches.append(count)
+        assert self.gate.wait(30)
+        if self.fault:
+            raise self.fault
+
+    def write(self, batch: Sequence[Write]) -> list[WriteResult]:
+        self._pass(len(batch))
+        return super().write(batch)
+
+    def read(self, keys: Sequence[ItemKey]) -> list[ReadResult]:
+        self._pass(len(keys))
+        return super().read(keys)
+
+    def have(self, keys: Sequence[ItemKey]) -> list[bool]:
+        self._pass(len(keys))
+        return super().have(keys)
+
+    def drop_damaged(self, keys: Sequence[ItemKey]) -> int:
+        self._pass(len(keys))
+        return super().drop_damaged(keys)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Desk:
+    """A storage with what it said."""
+
+    def __init__(self, store: GatedStore) -> None:
+        self.store = store
+        self.said = Watched()
+        self.storage = Storage(store, self._done, self.said.add)
+
+    def _done(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self.said.add(job)
+
+    async def all_of(self, numbers: range) -> list[Job]:
+        """Return the jobs of these guids in the order in which they came, once all are there."""
+        wanted = {guid(number) for number in numbers}
+        for each in wanted:
+            await self.said.until(Job, lambda job, each=each: job.guid == each)  # type: ignore[arg-type]
+        return [job for job in self.said.seen if getattr(job, "guid", None) in wanted]
+
+
+@pytest.fixture
+async def desk() -> AsyncGenerator[Desk]:
+    desk = Desk(GatedStore())
+    yield desk
+    desk.store.gate.set()
+    async with within():
+        await asyncio.to_thread(desk.storage.close)
+
+
+@pytest.fixture
+def elsewhere(desk, monkeypatch):
+    """Let the disk count as cold, so that reads go to their thread."""
+    faults = count()
+    monkeypatch.setattr(storage, "disk_faults", lambda: next(faults))
+    monkeypatch.setattr(storage, "READ_ELSEWHERE_S", 3_600.0)
+    desk.storage.perform(ReadStore(guid(10_000), KEYS[0]))
+    desk.store.batches.clear()
+    return desk
+
+
+async def test_writes_of_a_moment_are_one_commit_and_what_comes_meanwhile_is_the_next(desk):
+    desk.store.gate.clear()
+    for number in range(5):
+        desk.storage.perform(write_of(number))
+    await asyncio.sleep(0)  # the first commit begins; no time passes
+    for number in range(5, 40):
+        desk.storage.perform(write_of(number))
+    assert not desk.said.seen  # nothing is acknowledged before its commit
+    desk.store.gate.set()
+    said = await desk.all_of(range(40))
+    assert said == [StoreWritten(guid(number), "stored") for number in range(40)]
+    assert desk.store.batches == [5, 35]
+
+
+async def test_a_commit_holds_so_many_writes_and_no_more(desk):
+    for number in range(BATCH_EFFECTS_MAX + 10):
+        desk.storage.perform(write_of(number))
+    said = await desk.all_of(range(BATCH_EFFECTS_MAX + 10))
+    assert len(said) == BATCH_EFFECTS_MAX + 10
+    assert desk.store.batches == [BATCH_EFFECTS_MAX, 10]
+
+
+async def test_a_commit_holds_so_many_bytes_and_no_more(desk):
+    block = sample(1_000)
+    full = BATCH_BYTES_MAX // len(block.data) + 1
+    for number in range(full):
+        desk.storage.perform(WriteStore(guid(number), key_of(block), block))
+    await desk.all_of(range(full))
+    assert sum(desk.store.batches) == full
+    assert len(desk.store.batches) == 2
+
+
+async def test_reads_and_checks_come_back_with_what_is_there(desk):
+    desk.store.write([Write(KEYS[1], BLOCKS[1])])
+    desk.storage.perform(ReadStore(guid(1), KEYS[1]))
+    desk.storage.perform(ReadStore(guid(2), KEYS[2]))
+    desk.storage.perform(CheckStore(guid(3), (KEYS[1], KEYS[2])))
+    assert await desk.all_of(range(1, 4)) == [
+        StoreRead(guid(1), BLOCKS[1]),
+        StoreRead(guid(2), None),
+        StoreChecked(guid(3), (KEYS[2],)),
+    ]
+
+
+async def test_on_a_cold_disk_reads_go_together_to_a_thread_and_the_loop_goes_on(elsewhere):
+    desk = elsewhere
+    desk.store.write([Write(KEYS[1], BLOCKS[1])])
+    desk.store.batches.clear()
+    desk.store.gate.clear()
+    desk.storage.perform(ReadStore(guid(1), KEYS[1]))
+    desk.storage.perform(ReadStore(guid(2), KEYS[2]))
+    desk.storage.perform(CheckStore(guid(3), (KEYS[1], KEYS[2])))
+    await asyncio.sleep(0)  # the loop's turn, though the disk does not answer
+    desk.store.gate.set()
+    assert await desk.all_of(range(1, 4)) == [
+        StoreRead(guid(1), BLOCKS[1]),
+        StoreRead(guid(2), None),
+        StoreChecked(guid(3), (KEYS[2],)),
+    ]
+    assert desk.store.batches == [2, 2]
+
+
+async def test_a_damaged_item_is_said_to_be_and_can_be_dropped_in_the_same_breath_as_a_write(desk):
+    desk.store.write([Write(KEYS[1], BLOCKS[1])])
+    desk.store.damage(KEYS[1])
+    desk.storage.perform(ReadStore(guid(1), KEYS[1]))
+    assert await desk.all_of(range(1, 2)) == [StoreRead(guid(1), None, "damaged")]
+    desk.storage.perform(DropDamaged(KEYS[1]))
+    desk.storage.perform(write_of(2))
+    await desk.all_of(range(2, 3))
+    assert desk.store.have([KEYS[1], KEYS[2]]) == [False, True]
+
+
+async def test_an_item_that_is_dropped_alone_brings_no_job(desk):
+    desk.store.write([Write(KEYS[1], BLOCKS[1])])
+    desk.store.damage(KEYS[1])
+    desk.storage.perform(DropDamaged(KEYS[1]))
+    desk.storage.perform(DropDamaged(KEYS[2]))
+    await asyncio.sleep(0)  # the commit begins; no time passes
+    await asyncio.to_thread(desk.storage.close)
+    assert not desk.said.seen
+    assert desk.store.usage().items == 0
+
+
+async def test_a_refused_write_comes_back_with_the_reason(desk):
+    small = Desk(GatedStore())
+    small.store._quota_bytes = 50
+    small.storage.perform(write_of(1))
+    [said] = await small.all_of(range(1, 2))
+    assert isinstance(said, StoreWritten)
+    assert said.code == "full"
+    assert said.reason
+    await asyncio.to_thread(small.storage.close)
+
+
+async def test_a_disk_that_fails_is_said_to_each_that_asked(desk):
+    desk.store.fault = StoreError("the disk has had enough")
+    desk.storage.perform(ReadStore(guid(1), KEYS[1]))
+    desk.storage.perform(CheckStore(guid(2), (KEYS[1], KEYS[2])))
+    desk.storage.perform(DropDamaged(KEYS[1]))
+    desk.storage.perform(write_of(3))
+    await desk.all_of(range(1, 4))
+    assert desk.said.seen == [
+        StoreRead(guid(1), None, "the disk has had enough"),
+        StoreChecked(guid(2), (KEYS[1], KEYS[2])),
+        StoreWritten(guid(3), "failed", "the disk has had enough"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "effect", [write_of(1), ReadStore(guid(1), KEYS[1])], ids=["write", "read"]
+)
+async def test_what_a_store_must_not_raise_is_handed_on(elsewhere, effect):
+    elsewhere.store.fault = OSError("a bug")
+    elsewhere.storage.perform(effect)
+    assert await elsewhere.said.until(OSError) is elsewhere.store.fault
+
+
+async def test_closing_finishes_the_commit_that_is_under_way_and_begins_no_other(desk):
+    desk.store.gate.clear()
+    desk.storage.perform(write_of(1))
+    await asyncio.sleep(0)  # the commit begins
+    desk.storage.perform(write_of(2))
+    closing = asyncio.create_task(asyncio.to_thread(desk.storage.close))
+    await asyncio.sleep(0)
+    assert not desk.store.closed
+    desk.store.gate.set()
+    async with within():
+        await closing
+    assert desk.store.closed
+    await desk.all_of(range(1, 2))
+    assert desk.store.batches == [1]
+    assert desk.said.seen == [StoreWritten(guid(1), "stored")]
+
+
+async def test_what_is_acknowledged_is_in_the_file(tmp_path):
+    store = LmdbStore(tmp_path, 10**7)
+    desk = Desk(store)  # type: ignore[arg-type]
+    for number in range(100):
+        desk.storage.perform(write_of(number))
+    await desk.all_of(range(100))
+    await asyncio.to_thread(desk.storage.close)
+    store = LmdbStore(tmp_path, 10**7)
+    assert store.read(KEYS[:100]) == BLOCKS[:100]
+    store.close()

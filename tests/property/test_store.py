@@ -1,0 +1,98 @@
+"""Both stores tell the same story, whatever is asked of them and in whichever order."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.unit.store.samples import ALICE, BOB, block, connection, record, rot, write
+from xorbit.ids import Id
+from xorbit.items import Item, Kind, key_of
+from xorbit.store.base import DAMAGED
+from xorbit.store.lmdb import LmdbStore
+from xorbit.store.memory import MemoryStore
+
+# Few keys and many versions, so that a run meets each key again and again.
+EMPTY = block(0, 0)  # no byte of it can rot
+ITEMS: list[Item] = [
+    EMPTY,
+    *(block(n, size) for n, size in enumerate((1, 100, 300, 5_000), 1)),
+    block(2, 100, Kind.BLOCK_SHA2_256),
+    *(record(seq, value) for seq in range(4) for value in (b"", b"a", b"b" * 200)),
+    *(record(seq, salt=b"salt", key=BOB) for seq in range(4)),
+    *(connection(seq, port, key) for seq in (0, 1) for port in (1, 2) for key in (ALICE, BOB)),
+]
+KEYS = list(dict.fromkeys(map(key_of, ITEMS)))
+
+items = st.sampled_from(ITEMS)
+keys = st.lists(st.sampled_from(KEYS), max_size=6)
+writes = st.builds(write, items, st.one_of(st.none(), st.integers(0, 3)))
+points = st.one_of(
+    st.sampled_from(KEYS).map(lambda key: key.id), st.binary(min_size=32, max_size=32).map(Id)
+)
+
+
+class BothStores(RuleBasedStateMachine):
+    """The store in memory is the model, and a dict of what was acknowledged is held against it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+
+    @initialize(quota_bytes=st.sampled_from([0, 700, 1_500, 6_000, 2**20]))
+    def open(self, quota_bytes: int) -> None:
+        self.quota_bytes = quota_bytes
+        self.model = MemoryStore(quota_bytes)
+        self.store = LmdbStore(Path(self.directory.name), quota_bytes)
+        self.acknowledged: dict[object, Item] = {}
+
+    @rule(batch=st.lists(writes, max_size=5))
+    def write(self, batch) -> None:
+        results = self.store.write(batch)
+        assert results == self.model.write(batch)
+        for each, result in zip(batch, results, strict=True):
+            if result.code == "stored":
+                self.acknowledged[each.key] = each.item
+
+    @rule(item=items)
+    def let_rot(self, item: Item) -> None:
+        [held] = self.store.read([key_of(item)])
+        if held == item and item != EMPTY:
+            rot(self.model, item)
+            rot(self.store, item)
+            del self.acknowledged[key_of(item)]
+
+    @rule(wanted=keys)
+    def drop_damaged(self, wanted) -> None:
+        assert self.store.drop_damaged(wanted) == self.model.drop_damaged(wanted)
+
+    @rule(wanted=keys)
+    def have(self, wanted) -> None:
+        assert self.store.have(wanted) == self.model.have(wanted)
+
+    @rule(start=points, count=st.integers(0, 8))
+    def keys_from(self, start: Id, count: int) -> None:
+        assert self.store.keys_from(start, count) == self.model.keys_from(start, count)
+
+    @rule()
+    def open_again(self) -> None:
+        self.store.close()
+        self.store = LmdbStore(Path(self.directory.name), self.quota_bytes)
+
+    @invariant()
+    def agree(self) -> None:
+        held = self.store.read(KEYS)
+        assert held == self.model.read(KEYS)
+        assert self.store.usage() == self.model.usage()
+        intact = {k: v for k, v in zip(KEYS, held, strict=True) if v not in (None, DAMAGED)}
+        assert intact == self.acknowledged
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
+
+
+TestBothStores = BothStores.TestCase
+TestBothStores.settings = settings(max_examples=40, stateful_step_count=30)

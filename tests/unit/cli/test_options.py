@@ -1,0 +1,40 @@
+"""What is typed on the command line becomes values."""
+
+import pytest
+import typer
+
+from xorbit.cli.options import HashName, parse_size
+from xorbit.items import Kind
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("500", 500),
+        ("64KiB", 65_536),
+        ("64kib", 65_536),
+        ("1.5G", 1_500_000_000),
+        ("10 GB", 10_000_000_000),
+        ("2TiB", 2 * 2**40),
+        (" 3MB ", 3_000_000),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    """A size is a number with or without a unit: decimal units by 1,000, binary ones by 1,024."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.1", "-1", "1X", "GiB", "1,000", "1 G B", "1e3"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """A size that is not at least a byte, or cannot be read, is wrong usage."""
+    with pytest.raises(typer.BadParameter, match="expected a size"):
+        parse_size(text)
+
+
+def test_hash_names_stand_for_kinds() -> None:
+    """Each name of a hash stands for the kind of block that it makes."""
+    assert {name.value: name.kind for name in HashName} == {
+        "blake3-256": Kind.BLOCK_BLAKE3_256,
+        "sha2-256": Kind.BLOCK_SHA2_256,
+    }

@@ -1,0 +1,255 @@
+"""How outcomes of the machine become results or errors for a local caller."""
+
+from collections.abc import Callable, Hashable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from xorbit import errors
+from xorbit.core import effect as fx
+from xorbit.core import job as jobs
+from xorbit.core.effect import Failed, Outcome
+from xorbit.core.job import Job
+from xorbit.core.status import PeerStatus, Status
+from xorbit.files.cid import Cid, Codec
+from xorbit.ids import Guid, Id
+from xorbit.items import Address, Kind, block_key, make_block
+from xorbit.run.calls import Calls, LocalCalls, NodeStatus, cid_from, describe, target_from
+from xorbit.run.driver import Driver
+from xorbit.store.base import Usage
+from xorbit.wire.message import Closest, Pong, Receipt
+
+DATA = b"hello"
+KEY = block_key(DATA)
+HERE, THERE, FAR = (Id(bytes([n]) * 32) for n in (1, 2, 3))
+ADDRESS = Address("127.0.0.1", 4000)
+
+
+def status(**changes: Any) -> Status:
+    fields: dict[str, Any] = dict.fromkeys(Status.__struct_fields__, 0)
+    fields |= {"id": HERE, "addresses": (ADDRESS,), "joined": True, "stopping": False}
+    return Status(**{**fields, **changes})
+
+
+class FakeDriver:
+    """Answers each job with the next outcome, and remembers the jobs."""
+
+    def __init__(self, *outcomes: Outcome, peers: int = 0) -> None:
+        self.outcomes = list(outcomes)
+        self.asked: list[tuple[Job, Hashable]] = []
+        self._peers = peers
+        self.machine = SimpleNamespace(state=SimpleNamespace(listening=(ADDRESS,)))
+
+    async def call(self, job: Job, line: Hashable) -> Outcome:
+        self.asked.append((job, line))
+        return self.outcomes.pop(0)
+
+    def new_guid(self) -> Guid:
+        return Guid(b"g" * 16)
+
+    def status(self) -> Status:
+        return status()
+
+    def peers(self) -> list[PeerStatus]:
+        return cast("list[PeerStatus]", [None] * self._peers)
+
+    def usage(self) -> Usage:
+        return Usage(1, 2, 3)
+
+
+def calls(*outcomes: Outcome, alone: str = "", peers: int = 0) -> tuple[LocalCalls, FakeDriver]:
+    driver = FakeDriver(*outcomes, peers=peers)
+    return LocalCalls(cast(Driver, driver), "ours", "line", lambda: alone), driver
+
+
+def receipt(node: Id, outcome: str, reason: str = "") -> Receipt:
+    return Receipt(node, cast(Any, outcome), reason)
+
+
+# --- Put ----------------------------------------------------------------------------------------
+
+
+async def test_a_put_says_who_holds_it() -> None:
+    """A put asks for the block under its hash, on the caller's line; holders are who stored it."""
+    said = (receipt(HERE, "stored"), receipt(THERE, "refused", "full"), receipt(FAR, "stored"))
+    ours, driver = calls(fx.PutDone(said))
+    done = await ours.put_block(DATA)
+    assert (done.holders, done.receipts) == ((HERE, FAR), said)
+    assert done.cid == Cid(Codec.RAW, KEY)
+    assert driver.asked == [(jobs.Store(Guid(b"g" * 16), KEY, make_block(DATA)), "line")]
+
+
+async def test_a_put_that_nobody_took_says_what_each_node_said() -> None:
+    """Stored nowhere is an error with the answer of every node that was asked."""
+    said = (receipt(HERE, "refused", "full: no room"), receipt(THERE, "timeout"))
+    ours, _ = calls(fx.PutDone(said), peers=1)
+    with pytest.raises(errors.NotStoredError) as raised:
+        await ours.put_block(DATA)
+    assert str(raised.value) == (
+        f"no node stored it: {HERE.hex()[:16]} refused (full: no room); {THERE.hex()[:16]} timeout"
+    )
+
+
+async def test_a_put_of_a_client_without_peers_says_why_it_has_none() -> None:
+    """With nobody to ask, the error is the reason for being alone."""
+    ours, _ = calls(fx.PutDone(()), alone="127.0.0.1:1: refused")
+    with pytest.raises(errors.NoPeersError, match=r"127\.0\.0\.1:1: refused"):
+        await ours.put_block(DATA)
+
+
+async def test_a_put_with_peers_of_which_none_could_be_asked() -> None:
+    """A node with peers is not alone, whatever its beginning was like."""
+    ours, _ = calls(fx.PutDone(()), alone="long ago", peers=2)
+    with pytest.raises(errors.NotStoredError, match="no node could be asked"):
+        await ours.put_block(DATA)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [(bytes(65_537), Kind.BLOCK_BLAKE3_256), (DATA, Kind.RECORD)]
+)
+async def test_what_is_no_block_is_not_put(data: bytes, kind: Kind) -> None:
+    """Too many bytes or a wrong kind is the caller's mistake; nothing is asked of the node."""
+    ours, driver = calls()
+    with pytest.raises(errors.MisuseError):
+        await ours.put_block(data, kind)
+    assert not driver.asked
+
+
+# --- Get ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [KEY, Cid(Codec.RAW, KEY), str(Cid(Codec.RAW, KEY))])
+async def test_a_block_is_had_by_any_form_of_its_name(name: Any) -> None:
+    """A key, a CID and its text all ask for the same item."""
+    ours, driver = calls(fx.Got(make_block(DATA), THERE))
+    assert await ours.get_block(name) == DATA
+    assert driver.asked == [(jobs.Get(Guid(b"g" * 16), KEY), "line")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "failed", "says"),
+    [
+        (1, 0, "nobody has it: 1 node asked"),
+        (7, 2, "nobody has it: 7 nodes asked, 2 did not answer"),
+        (0, 0, "nobody has it: 0 nodes asked"),
+    ],
+)
+async def test_not_found_says_how_many_were_asked(asked: int, failed: int, says: str) -> None:
+    """Not found says how many nodes were asked and how many were silent."""
+    ours, _ = calls(fx.NotFound(asked, failed))
+    with pytest.raises(errors.NotFoundError) as raised:
+        await ours.get_block(KEY)
+    assert str(raised.value) == says
+
+
+async def test_a_get_of_a_client_without_peers_says_why_it_has_none() -> None:
+    """Not to have found anybody is not the same as not to have found the item."""
+    ours, _ = calls(fx.NotFound(0, 3), alone="nobody answers")
+    with pytest.raises(errors.NoPeersError, match="nobody answers"):
+        await ours.get_block(KEY)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("timeout", errors.WorldError),
+        ("unreachable", errors.NoPeersError),
+        ("busy", errors.WorldError),
+        ("stopping", errors.StoppedError),
+        ("disk", errors.StoreError),
+        ("refused", errors.WorldError),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda ours: ours.put_block(DATA),
+        lambda ours: ours.get_block(KEY),
+        lambda ours: ours.ping(HERE),
+        lambda ours: ours.ping(ADDRESS),
+    ],
+    ids=["put", "get", "ping id", "ping address"],
+)
+async def test_each_failure_is_an_error_of_its_kind(
+    code: Any, kind: type[Exception], ask: Callable[[Calls], Any]
+) -> None:
+    """Whatever was asked, a failure's code decides the kind of error, its reason the message."""
+    ours, _ = calls(Failed(code, "because"), peers=1)
+    with pytest.raises(kind, match="because") as raised:
+        await ask(ours)
+    assert type(raised.value) is kind
+
+
+def test_a_failure_names_each_address_once() -> None:
+    """Every address tried and what happened there stands in the message, once."""
+    tried = ((ADDRESS, "refused"), (Address("::1", 9), "timeout"))
+    text = "127.0.0.1:4000: refused; [::1]:9: timeout"
+    assert describe(Failed("unreachable", "no way", tried)) == f"no way: {text}"
+    assert describe(Failed("unreachable", text, tried)) == text
+    assert describe(Failed("timeout", "too late")) == "too late"
+
+
+# --- Ping, status -------------------------------------------------------------------------------
+
+
+async def test_a_ping_by_id_asks_that_node() -> None:
+    """A ping tells where we listen, and answers with the time it took and how we are seen."""
+    pong = Pong(Address("10.0.0.1", 5), (Address("10.0.0.2", 6),))
+    ours, driver = calls(fx.Answered(THERE, pong, 0.25))
+    answer = await ours.ping(THERE.hex())
+    assert (answer.id, answer.round_trip_s) == (THERE, 0.25)
+    assert (answer.observed, answer.addresses) == (pong.observed, pong.addresses)
+    [(job, _)] = driver.asked
+    assert isinstance(job, jobs.SendRequest)
+    assert job.to.id == THERE
+
+
+async def test_a_ping_by_address_connects_first() -> None:
+    """At an address, whoever answers there is asked."""
+    ours, driver = calls(fx.Connected(FAR), fx.Answered(FAR, Pong(), 0.1))
+    assert (await ours.ping("127.0.0.1:4000")).id == FAR
+    assert [type(job) for job, _ in driver.asked] == [jobs.Connect, jobs.SendRequest]
+
+
+async def test_another_answer_than_a_pong_is_the_peers_fault() -> None:
+    """A peer that answers a ping with something else is named and blamed."""
+    ours, _ = calls(fx.Answered(THERE, Closest(()), 0.1))
+    with pytest.raises(errors.PeerError, match="Closest"):
+        await ours.ping(THERE)
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "00", "0" * 63, "1.2.3.4:0", ":5", b"short"])
+def test_what_is_no_node_is_refused(text: Any) -> None:
+    """Neither an id nor an address is the caller's mistake."""
+    with pytest.raises(errors.MisuseError):
+        target_from(text)
+
+
+def test_a_node_is_meant_by_id_or_address_in_any_form() -> None:
+    """Ids in bytes or digits, addresses parsed or not."""
+    assert target_from(HERE) == target_from(HERE.hex().upper()) == HERE
+    assert target_from(ADDRESS) == target_from(str(ADDRESS)) == ADDRESS
+    assert cid_from(KEY).codec is Codec.RAW
+
+
+@pytest.mark.parametrize(
+    ("changes", "health", "rate"),
+    [
+        ({"connections": 3, "requests_answered": 9, "requests_timed_out": 1}, "ok", 0.1),
+        ({"connections": 3}, "ok", 0.0),
+        ({"connections": 0, "requests_answered": 9}, "alone", 0.0),
+        ({"connections": 1, "requests_answered": 1, "requests_timed_out": 1}, "failing", 0.5),
+        ({"connections": 3, "stopping": True}, "stopping", 0.0),
+    ],
+)
+def test_health_is_peers_that_answer(changes: dict[str, Any], health: str, rate: float) -> None:
+    """A node without peers, or whose peers do not answer, never says that it is well."""
+    found = NodeStatus("ours", status(**changes), Usage(0, 0, 1))
+    assert (found.health, found.timeout_rate, found.id) == (health, rate, HERE)
+
+
+async def test_status_puts_machine_and_store_together() -> None:
+    """The status has the network's name, the machine's state and how full the store is."""
+    ours, _ = calls()
+    assert await ours.status() == NodeStatus("ours", status(), Usage(1, 2, 3), (ADDRESS,))
