@@ -136,6 +136,8 @@ def test_stays_up_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signal
         for command in commands[:3]:
             ran = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
             assert ran.returncode == 0, ran.stderr
+        [look] = [line.split() for line in said.splitlines() if "/from-" in line]
+        assert Path(look[-1]).stat().st_size > 20_000
         assert (tmp_path / "got.webp").stat().st_size > 20_000
         (tmp_path / "got.webp").unlink()
         demo.process.send_signal(number)
