@@ -29,6 +29,7 @@ from xorbit.run.loop import run
 T = TypeVar("T")
 
 DEBUG_VARIABLE = "XORBIT_DEBUG"
+CLEAR_LINE = "\r\x1b[2K"
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -48,8 +49,9 @@ class ExitCode(IntEnum):
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done; 1 the disk, the network or a peer failed; 2 wrong usage; 3 not found; "
-    "4 no node runs here, or no other node could be reached; 130 interrupted; 143 terminated; "
-    "70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an error came from."
+    "4 no node runs here, or no other node could be reached; 130 interrupted; 141 nobody reads its "
+    "output any more; 143 terminated; 70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an "
+    "error came from."
 )
 
 
@@ -160,7 +162,7 @@ def progress(what: str) -> Generator[Progress | None]:
 def human_size(size: int) -> str:
     """Return a number of bytes as people write it."""
     if size < 10_000:
-        return f"{size:,} bytes"
+        return "1 byte" if size == 1 else f"{size:,} bytes"
     number = float(size)
     for unit in ("kB", "MB", "GB"):
         number /= 1000
@@ -203,6 +205,7 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
 def leave(code: ExitCode) -> NoReturn:
     """End the process at once, from whatever thread. What was acknowledged is on disk."""
     if sys.stderr.isatty():
-        sys.stderr.write(SHOW_CURSOR)  # a progress bar hides it
+        # A bar hides the cursor and leaves its line, where a pipe's reader may have written.
+        sys.stderr.write(SHOW_CURSOR if code is ExitCode.PIPE_CLOSED else CLEAR_LINE + SHOW_CURSOR)
         sys.stderr.flush()
     os._exit(code)
