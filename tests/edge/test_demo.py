@@ -125,7 +125,8 @@ class Demo:
         raise AssertionError(said)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("closable_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stays_up_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
     """It says what to try next, those commands work, and a signal ends all of it cleanly."""
     with Demo(tmp_path) as demo:

@@ -42,6 +42,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     NOBODY = 4
     BUG = 70
+    HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
     TERMINATED = 143
@@ -49,9 +50,9 @@ class ExitCode(IntEnum):
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done; 1 the disk, the network or a peer failed; 2 wrong usage; 3 not found; "
-    "4 no node runs here, or no other node could be reached; 130 interrupted; 141 nobody reads its "
-    "output any more; 143 terminated; 70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an "
-    "error came from."
+    "4 no node runs here, or no other node could be reached; 129 its terminal was closed; "
+    "130 interrupted; 141 nobody reads its output any more; 143 terminated; 70 an error of xorbit "
+    "itself. XORBIT_DEBUG=1 shows where an error came from."
 )
 
 
@@ -175,7 +176,7 @@ def human_size(size: int) -> str:
 
 
 def finish(work: Coroutine[Any, Any, T], *, at_once: bool = False) -> T:
-    """Run a command's work to its end. SIGINT or SIGTERM cancels it; a second one ends the process.
+    """Run a command's work to its end. A signal to stop cancels it; a second one ends the process.
 
     With `at_once` the first one does: for work that may hang in a read or write of a pipe, on a
     thread that nothing can wake.
@@ -194,12 +195,19 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
         told.append(code)
         me.cancel()
 
-    loop.add_signal_handler(signal.SIGINT, tell, ExitCode.INTERRUPTED)
-    loop.add_signal_handler(signal.SIGTERM, tell, ExitCode.TERMINATED)
+    for number in stop_signals():
+        loop.add_signal_handler(number, tell, ExitCode(128 + number))
     try:
         return await work
     except asyncio.CancelledError:
         raise typer.Exit(told[0] if told else ExitCode.FAILED) from None
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask us to stop; a closed terminal does, but not under nohup."""
+    told = [signal.SIGINT, signal.SIGTERM]
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [*told, signal.SIGHUP] if hangs_up else told
 
 
 def leave(code: ExitCode) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from io import StringIO
@@ -12,7 +13,14 @@ import pytest
 from tests.unit.cli.conftest import Command
 from xorbit import __version__, errors
 from xorbit.cli import info
-from xorbit.cli.output import ExitCode, exit_code_of, fact_columns, human_size, leave
+from xorbit.cli.output import (
+    ExitCode,
+    exit_code_of,
+    fact_columns,
+    human_size,
+    leave,
+    stop_signals,
+)
 
 COMMANDS = ("node", "put", "get", "cid", "status", "peers", "ping", "replay", "demo")
 NETWORK_COMMANDS = ("create", "admit", "join")
@@ -194,3 +202,14 @@ def test_an_end_at_once_leaves_a_terminal_tidy(
     monkeypatch.setattr(os, "_exit", codes.append)
     leave(code)
     assert (codes, terminal.getvalue()) == ([code], left)
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    """Who has SIGHUP ignored when it starts goes on ignoring it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert signal.SIGHUP in stop_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert stop_signals() == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
