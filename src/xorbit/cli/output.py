@@ -190,7 +190,8 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
     told: list[ExitCode] = []
 
     def tell(code: ExitCode) -> None:
-        if told or at_once:
+        again = told and code is not ExitCode.HUNG_UP  # which the kernel says, and the shell too
+        if at_once or again:
             leave(code)
         told.append(code)
         me.cancel()
