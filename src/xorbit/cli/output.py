@@ -190,8 +190,9 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
     told: list[ExitCode] = []
 
     def tell(code: ExitCode) -> None:
-        again = told and code is not ExitCode.HUNG_UP  # which the kernel says, and the shell too
-        if at_once or again:
+        if told and code is ExitCode.HUNG_UP:
+            return  # a terminal that closes says so twice: by the kernel, and by its shell
+        if told or at_once:
             leave(code)
         told.append(code)
         me.cancel()
