@@ -118,13 +118,13 @@ def test_lines_at_standard_input_are_commands(tmp_path: Path) -> None:
     assert rest.endswith("stopping\n")
 
 
-@pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "< /etc/hostname"])
+@pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "< short"])
 def test_a_node_in_the_background_needs_no_standard_input(tmp_path: Path, redirect: str) -> None:
     """An empty, a closed or a short standard input is no reason to end, nor a closed stderr."""
-    words = f"--home {tmp_path} --listen 127.0.0.1:0 --json"
-    line = f"exec {sys.executable} -m xorbit node {words} {redirect}"
+    (tmp_path / "short").write_text("help\n")
+    line = f"exec {sys.executable} -m xorbit node --home . --listen 127.0.0.1:0 --json {redirect}"
     process = subprocess.Popen(
-        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
     )
     try:
         assert process.stdout is not None
