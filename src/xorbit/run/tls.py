@@ -97,8 +97,15 @@ class Session:
         return peer_id(self._tls.getpeercert(binary_form=True) or b"")
 
     def encrypt(self, data: bytes | bytearray) -> bytes:
-        """Return what is to leave so that the peer reads `data`."""
-        written = self._tls.write(data)
+        """Return what is to leave so that the peer reads `data`.
+
+        Nothing, and `end` is set, once the peer has broken the session: OpenSSL then refuses.
+        """
+        try:
+            written = self._tls.write(data)
+        except ssl.SSLError as error:
+            self.end = self.end or explain(error)
+            return b""
         assert written == len(data), "memory takes all, and OpenSSL then writes all"
         return self._outgoing.read()
 
