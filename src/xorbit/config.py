@@ -46,6 +46,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     connections_max: int = 512
     dials_max: int = 64
     """How many dials may be under way at once."""
+    dials_waiting_max: int = 1_024
+    """How many more may wait for one of those to end; further ones fail."""
+    dial_back_s_min: float = 2.0
+    """When a possible that could not be dialled is dialled again; doubled each time."""
+    dial_back_s_max: float = 600.0
     workers: int = 64
     """N: out-workers of a connection, and as many in-workers."""
     waiting_requests_max: int = 1_024
@@ -75,7 +80,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     turn_s_max: float = 0.002
     """The same, by time."""
     works_max: int = 4_096
-    """Operations in progress at once; further calls wait at their caller."""
+    """Operations in progress at once; further calls are refused."""
+    works_share_for_peers: float = 0.5
+    """What share of them may be taken when another peer wants one done; the rest is our user's."""
 
     # Time.
     request_timeout_s_first: float = 3.0
@@ -122,6 +129,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("request_timeout_s_min", "request_timeout_s_first"),
             ("request_timeout_s_first", "request_timeout_s_max"),
             ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
+            ("dial_back_s_min", "dial_back_s_max"),
             ("look_around_s_min", "look_around_s_max"),
             ("replicas", "closest_count"),
             ("handshakes_per_host_max", "handshakes_max"),
@@ -130,8 +138,9 @@ class Limits(Struct, frozen=True, kw_only=True):
                 raise MisuseError(f"limit {low} must not be above {high}")
         if self.closest_count > CONTACTS_MAX:
             raise MisuseError(f"limit closest_count must not be above {CONTACTS_MAX}")
-        if self.interval_jitter >= 1:
-            raise MisuseError("limit interval_jitter must be below 1")
+        for share in ("interval_jitter", "works_share_for_peers"):
+            if getattr(self, share) >= 1:
+                raise MisuseError(f"limit {share} must be below 1")
 
     def replace(self, **changes: float) -> Self:
         """Return the same limits with some changed, checked again."""

@@ -13,6 +13,7 @@ PAIRS = [
     ("request_timeout_s_min", "request_timeout_s_first"),
     ("request_timeout_s_first", "request_timeout_s_max"),
     ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
+    ("dial_back_s_min", "dial_back_s_max"),
     ("look_around_s_min", "look_around_s_max"),
     ("replicas", "closest_count"),
     ("handshakes_per_host_max", "handshakes_max"),
@@ -40,6 +41,11 @@ def test_no_minimum_above_its_maximum(low: str, high: str) -> None:
 def test_jitter_never_turns_an_interval_round() -> None:
     with pytest.raises(MisuseError, match="interval_jitter must be below 1"):
         Limits(interval_jitter=1.0)
+
+
+def test_peers_never_take_all_works() -> None:
+    with pytest.raises(MisuseError, match="works_share_for_peers must be below 1"):
+        Limits(works_share_for_peers=1.0)
 
 
 def test_answers_name_no_more_contacts_than_a_message_carries() -> None:

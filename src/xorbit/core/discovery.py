@@ -55,7 +55,7 @@ def _seen_at(link: Link, told: tuple[Address, ...]) -> tuple[Address, ...]:
 
 def _note_observed(state: State, observed: Address | None) -> None:
     """Learn our own address from how a peer sees us: its host, the port that we listen on."""
-    if observed is None or not state.listening:
+    if observed is None or not is_literal(observed) or not state.listening:
         return
     own = Address(observed.host, state.listening[0].port)
     state.own_addresses.pop(own, None)
@@ -71,17 +71,19 @@ def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
     """Answer a Ping; dial its sender back if nobody has shown yet that it can be dialled."""
     addresses = tuple(filter(is_literal, _seen_at(link, ping.addresses)))
     if addresses and link.peer not in state.table and link.peer not in state.dial_of:
-        if len(state.possibles) >= state.limits.possibles_max:
-            del state.possibles[next(iter(state.possibles))]
+        if link.peer not in state.possibles and len(state.possibles) >= state.limits.possibles_max:
+            links.forget_possible(state, next(iter(state.possibles)))
         state.possibles[link.peer] = Contact(link.peer, addresses)
-        links.dial(state, addresses, link.peer)
+        back = state.dial_backs.get(link.peer)
+        if back is None or back.due <= state.now:
+            links.dial(state, addresses, link.peer)
     return Pong(link.address, dialable_addresses(state))
 
 
 def greet(state: State, link: Link) -> None:
     """Welcome a new connection: refuse one too many, tell a peer that we dialled who we are."""
     if link.dialled:
-        state.possibles.pop(link.peer, None)
+        links.forget_possible(state, link.peer)
         note_known(state, link.address)
     same = sum(other.peer == link.peer for other in state.links.values())
     if same > LINKS_PER_PEER_MAX:
@@ -267,9 +269,11 @@ def _put_back(state: State, failed: list[Address]) -> None:
 
 
 def _worth_dialling(state: State) -> tuple[Address, ...]:
-    """Return the knowns, latest first, that are not ourselves."""
-    ours = {*state.listening, *state.own_addresses}
-    return tuple(address for address in reversed(state.knowns) if address not in ours)
+    """Return the knowns, latest first, that are not ourselves.
+
+    What peers say to be our address does not count: a liar could name all others that we know.
+    """
+    return tuple(address for address in reversed(state.knowns) if address not in state.listening)
 
 
 # --- Upkeep of connections ------------------------------------------------------------------------

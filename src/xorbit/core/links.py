@@ -17,6 +17,7 @@ from xorbit.core.job import (
 )
 from xorbit.core.state import (
     Answer,
+    DialBack,
     DialEnded,
     Dialling,
     InWorker,
@@ -33,6 +34,7 @@ from xorbit.wire.message import Envelope, FindNext, Request, Response, Store
 
 BACKOFF_MAX = 64
 """The most by which timeouts in a row stretch a reply timeout (its limit in seconds also holds)."""
+TOO_MANY_DIALS = "not dialled: too many others wait to be"
 PATIENCE_PER_HOP = 2 / 3
 """Each hop of a FindNext waits for the next one so much shorter than it is waited for itself."""
 
@@ -50,7 +52,9 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
         _submit(state, state.links[connection], worker)
     elif (addresses := tuple(filter(is_literal, to.addresses))) and not state.stopping:
         dialling = dial(state, addresses, to.id)
-        if len(dialling.waiting) < state.limits.waiting_requests_max:
+        if dialling is None:
+            _fail(state, worker, to.id, TOO_MANY_DIALS)
+        elif len(dialling.waiting) < state.limits.waiting_requests_max:
             dialling.waiting.append(worker)
         else:
             _fail(state, worker, to.id, "too many requests wait for this peer")
@@ -248,22 +252,36 @@ def dial(
     addresses: tuple[Address, ...],
     expected: Id | None,
     work: Guid | None = None,
-) -> Dialling:
-    """Open a connection, or join the dial to that id that is under way; tell `work` how it ends."""
+) -> Dialling | None:
+    """Open a connection, or join the dial to that id that is under way; tell `work` how it ends.
+
+    None when too many dials wait already.
+    """
     under_way = None if expected is None else state.dial_of.get(expected)
     if under_way is not None:
         dialling = state.dials[under_way]
+    elif len(state.dials_waiting) < state.limits.dials_waiting_max:
+        dialling = _new_dial(state, addresses, expected)
     else:
-        dialling = Dialling(state.new_guid(), addresses, expected)
-        state.dials[dialling.guid] = dialling
-        if expected is not None:
-            state.dial_of[expected] = dialling.guid
-        if len(state.dials) - len(state.dials_waiting) <= state.limits.dials_max:
-            state.emit(Dial(dialling.guid, addresses, expected))
-        else:
-            state.dials_waiting.append(dialling.guid)
-    if work is not None:
+        dialling = None
+    if work is not None and dialling is not None:
         dialling.works.append(work)
+    elif work is not None:
+        tried = tuple((address, TOO_MANY_DIALS) for address in addresses)
+        failure = DialFailed(state.new_guid(), tried)
+        state.deliveries.append(DialEnded(work, None, failure))
+    return dialling
+
+
+def _new_dial(state: State, addresses: tuple[Address, ...], expected: Id | None) -> Dialling:
+    dialling = Dialling(state.new_guid(), addresses, expected)
+    state.dials[dialling.guid] = dialling
+    if expected is not None:
+        state.dial_of[expected] = dialling.guid
+    if len(state.dials) - len(state.dials_waiting) <= state.limits.dials_max:
+        state.emit(Dial(dialling.guid, addresses, expected))
+    else:
+        state.dials_waiting.append(dialling.guid)
     return dialling
 
 
@@ -344,29 +362,63 @@ def distrust(state: State, peer: Id, why: str) -> None:
     """A peer lied: say so, end its connections and forget it as a contact."""
     state.warn("peer distrusted", f"{peer.hex()}: {why}")
     state.table.forget(peer)
-    state.possibles.pop(peer, None)
+    forget_possible(state, peer)
     for link in [link for link in state.links.values() if link.peer == peer]:
         close(state, link, why)
 
 
 def _end_dial(state: State, guid: Guid) -> Dialling | None:
-    dialling = state.dials.pop(guid, None)
+    dialling = _drop_dial(state, guid)
     if dialling is None:
         return None
-    if dialling.expected is not None:
-        state.dial_of.pop(dialling.expected, None)
-    if state.dials_waiting:
+    while state.dials_waiting:
         following = state.dials[state.dials_waiting.popleft()]
-        state.emit(Dial(following.guid, following.addresses, following.expected))
+        if _is_wanted(state, following):
+            state.emit(Dial(following.guid, following.addresses, following.expected))
+            break
+        _drop_dial(state, following.guid)
     return dialling
+
+
+def _drop_dial(state: State, guid: Guid) -> Dialling | None:
+    dialling = state.dials.pop(guid, None)
+    if dialling is not None and dialling.expected is not None:
+        state.dial_of.pop(dialling.expected, None)
+    return dialling
+
+
+def _is_wanted(state: State, dialling: Dialling) -> bool:
+    """Return whether a work still waits for this dial; one for no work is wanted for itself."""
+    works = [*dialling.works, *(worker.work for worker in dialling.waiting)]
+    return not works or any(work in state.works for work in works)
 
 
 def _note_unreachable(state: State, peer: Id, *, impostor: bool) -> None:
     if impostor:
         state.table.forget(peer)
-        state.possibles.pop(peer, None)
     else:
         state.table.failed(peer)
+    if peer in state.possibles:
+        _try_back_later(state, peer)
+
+
+def _try_back_later(state: State, peer: Id) -> None:
+    """Let a growing wait pass before this one's Pings have it dialled again.
+
+    An impostor's as well: who names the address of another node would else have us dial that one
+    at each Ping.
+    """
+    limits = state.limits
+    back = state.dial_backs.setdefault(peer, DialBack())
+    wait = max(limits.dial_back_s_min, back.wait_s * 2)
+    back.wait_s = min(wait, limits.dial_back_s_max)
+    back.due = state.now + state.jittered(back.wait_s)
+
+
+def forget_possible(state: State, peer: Id) -> None:
+    """Nobody need be dialled back any more: this one has been, is a liar, or has to make room."""
+    state.possibles.pop(peer, None)
+    state.dial_backs.pop(peer, None)
 
 
 def _choose_link(state: State, link: Link) -> None:

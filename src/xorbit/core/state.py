@@ -169,6 +169,14 @@ class Serving:
 
 
 @dataclass(slots=True)
+class DialBack:
+    """A possible that was dialled in vain: when it may be again, and how long that wait was."""
+
+    due: float = 0.0
+    wait_s: float = 0.0
+
+
+@dataclass(slots=True)
 class Counters:
     """What a node has seen since it started."""
 
@@ -200,7 +208,7 @@ class State:
     dials: dict[Guid, Dialling] = field(default_factory=dict[Guid, Dialling])
     dial_of: dict[Id, Guid] = field(default_factory=dict[Id, Guid])
     dials_waiting: deque[Guid] = field(default_factory=deque[Guid])
-    """Dials that wait until fewer than `dials_max` are under way."""
+    """Dials that wait until fewer than `dials_max` are under way, up to `dials_waiting_max`."""
 
     works: dict[Guid, Work] = field(default_factory=dict[Guid, Work])
     disk_of: dict[Guid, Guid | Serving] = field(default_factory=dict[Guid, Guid | Serving])
@@ -211,7 +219,8 @@ class State:
     """Where others see us and can dial us, the latest last."""
     knowns: dict[Address, None] = field(default_factory=dict[Address, None])
     possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
-    unreachable_since: dict[Id, float] = field(default_factory=dict[Id, float])
+    dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
+    """For those of the possibles that were dialled in vain, how that went."""
     joined: bool = False
     retry_wait_s: float = 0.0
     """How long the last wait before another try to join was."""

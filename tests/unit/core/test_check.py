@@ -7,7 +7,7 @@ import pytest
 from tests.world import World
 from xorbit.core.check import check
 from xorbit.core.effect import Stopped
-from xorbit.core.state import Answer, Dialling, InWorker, OutWorker, State
+from xorbit.core.state import Answer, DialBack, Dialling, InWorker, OutWorker, State
 from xorbit.core.work import GetWork
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, block_key
@@ -102,6 +102,17 @@ def _possibles(state: State) -> None:
         state.possibles[peer] = Contact(peer)
 
 
+def _dial_back_of_nobody(state: State) -> None:
+    state.dial_backs[I] = DialBack()
+
+
+def _dials_waiting(state: State) -> None:
+    state.limits = state.limits.replace(dials_waiting_max=1)
+    for guid in (G, Guid(b"y" * 16)):
+        state.dials[guid] = Dialling(guid, (), None)
+        state.dials_waiting.append(guid)
+
+
 def _dials(state: State) -> None:
     for number in range(state.limits.dials_max + 1):
         guid = Guid(bytes([number]) * 16)
@@ -141,7 +152,9 @@ BROKEN: list[tuple[Callable[[State], object], str]] = [
     (_table_of_ourselves, "no contact of its own"),
     (_knowns, "knowns are bounded"),
     (_possibles, "possibles are bounded"),
+    (_dial_back_of_nobody, "only possibles are dialled back"),
     (_dials, "dials under way are bounded"),
+    (_dials_waiting, "waiting dials are bounded"),
 ]
 
 

@@ -242,6 +242,38 @@ def test_own_addresses_are_bounded_and_the_latest_is_told_first() -> None:
     assert one.machine.status().addresses[:2] == (at(one), Address("203.0.113.19", 4000))
 
 
+def test_no_peer_can_make_us_take_the_address_of_another_for_our_own() -> None:
+    """All nodes listen at one port by default: a liar need only name another's host."""
+    world = World()
+    node, good, liar = world.node(), world.node(), world.node()
+    seen = Address(at(good).host, 50_000)
+    liar.tamper = lambda envelope: (
+        type(envelope)(envelope.guid, envelope.work, Pong(seen))
+        if isinstance(envelope.body, Pong)
+        else envelope
+    )
+    world.outcome(node, node.connect(liar))
+    world.run(1.0)
+    assert Address(seen.host, at(node).port) == at(good) in node.machine.state.own_addresses
+    liar.kill()
+    world.run(0.1)
+    world.outcome(node, node.bootstrap(at(good)))
+    assert node.knows(good)
+
+
+def test_a_name_is_no_place_at_which_a_peer_could_see_us() -> None:
+    world = World()
+    one, other = world.node(), world.node()
+    other.tamper = lambda envelope: (
+        type(envelope)(envelope.guid, envelope.work, Pong(Address("victim.example", 1)))
+        if isinstance(envelope.body, Pong)
+        else envelope
+    )
+    world.outcome(one, one.connect(other))
+    world.run(1.0)
+    assert one.machine.state.own_addresses == {}
+
+
 def test_an_answer_to_a_ping_that_tells_no_address_teaches_nothing() -> None:
     world = World()
     one, other = world.node(), world.node()
@@ -278,6 +310,47 @@ def test_whoever_cannot_be_dialled_back_stays_a_possible() -> None:
     assert list(other.machine.state.possibles) == [one.id]
     assert not other.knows(one)
     assert one.knows(other)
+
+
+def test_who_pings_from_where_it_cannot_be_dialled_is_dialled_back_ever_more_rarely() -> None:
+    world = World()
+    limits = Limits(interval_jitter=0.01, dial_back_s_max=16.0)
+    one, other = world.node(), world.node(limits=limits)
+    one.listening = False
+    world.outcome(one, one.connect(other))
+    for _ in range(120):
+        world.outcome(one, one.ask(other, Ping((at(one),))))
+        world.run(0.5)
+    times = [now for now, dial in dials(other) if dial.expected == one.id]
+    waits = [later - now for now, later in pairwise(times)]
+    assert waits == pytest.approx([2, 4, 8, 16, 16], abs=1.2)
+    assert len(waits) == 5
+
+
+def test_who_pings_with_the_address_of_another_does_not_have_it_dialled_at_each_ping() -> None:
+    world = World()
+    liar, other, victim = world.node(listen=False), world.node(), world.node()
+    world.outcome(liar, liar.connect(other))
+    for _ in range(20):
+        world.outcome(liar, liar.ask(other, Ping((at(victim),))))
+        world.run(0.05)
+    assert len(dials(other)) == 1
+    assert not other.knows(liar)
+
+
+def test_a_possible_that_can_be_dialled_at_last_becomes_a_contact() -> None:
+    world = World()
+    one, other = world.node(), world.node()
+    one.listening = False
+    world.outcome(one, one.connect(other))
+    world.run(1.0)
+    assert other.machine.state.dial_backs
+    one.listening = True
+    world.run(2.0)
+    world.outcome(one, one.ask(other, Ping((at(one),))))
+    world.run(1.0)
+    assert other.knows(one)
+    assert not other.machine.state.dial_backs
 
 
 def test_possibles_are_bounded_the_oldest_gives_way() -> None:

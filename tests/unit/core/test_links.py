@@ -442,6 +442,37 @@ def test_dials_under_way_are_bounded_and_the_rest_follow() -> None:
     assert [node.outcomes[guid] for guid in guids] == [fx.Connected(other.id) for other in others]
 
 
+def test_dials_that_wait_are_bounded_and_the_rest_fail_at_once_with_the_reason() -> None:
+    world = World()
+    node = world.node(limits=Limits(dials_max=1, dials_waiting_max=2))
+    others = [world.node() for _ in range(5)]
+    connects = [node.connect(other) for other in others[:4]]
+    asked = node.ask(others[4], Ping())
+    world.run(0.01)
+    for guid in (connects[3], asked):
+        failed = node.outcomes[guid]
+        assert isinstance(failed, fx.Failed)
+        assert "too many others wait" in failed.reason
+    world.run(1.0)
+    assert [node.outcomes[guid] for guid in connects[:3]] == [
+        fx.Connected(other.id) for other in others[:3]
+    ]
+
+
+def test_a_dial_that_nobody_waits_for_any_more_is_not_begun() -> None:
+    world = World()
+    node = world.node(limits=Limits(dials_max=1))
+    others = [world.node() for _ in range(4)]
+    guids = [node.connect(other) for other in others]
+    world.run(0.01)
+    for guid in guids[1:3]:
+        node.push(jobs.Cancel(guid))
+    world.run(1.0)
+    dialled = [dial.expected for dial in flatten(node, fx.Dial)]
+    assert dialled == [others[0].id, others[3].id]
+    assert node.outcomes[guids[3]] == fx.Connected(others[3].id)
+
+
 def test_a_dial_to_a_peer_that_is_being_dialled_joins_it() -> None:
     world = World()
     one, other = world.node(), world.node()
