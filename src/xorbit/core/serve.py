@@ -34,6 +34,7 @@ from xorbit.wire.message import (
 )
 
 HOPS_MAX = 255
+BUSY = "too many works are in progress"
 
 
 def handle_request(state: State, job: HandleRequest) -> None:
@@ -98,13 +99,20 @@ def refuse(state: State, connection: Guid, guid: Guid, no: Refused) -> None:
     links.respond(state, connection, guid, no)
 
 
+def _may_work_for_peers(state: State) -> bool:
+    """Return whether a work may be started for a peer: our own user's must still find room."""
+    limits = state.limits
+    return len(state.works) < limits.works_max * limits.works_share_for_peers
+
+
 def _after_read(state: State, link: Link, request: object, result: StoreRead) -> Response:
     if result.item is not None:
         return Found(result.item)
     assert isinstance(request, Get)
     if result.fault:
         note_bad_read(state, request.key, result.fault)
-    if result.fault == "damaged" and not _is_repaired(state, request.key):
+    mend = result.fault == "damaged" and not _is_repaired(state, request.key)
+    if mend and _may_work_for_peers(state):
         deadline = state.now + state.limits.work_timeout_s
         state.start_work(GetWork(state.new_guid(), deadline, request.key, repair=True))
     return closest(state, request.key.id, link.peer)
@@ -135,6 +143,9 @@ def _after_write(
     assert isinstance(request, Store)
     if result.code != "stored":
         refuse(state, waiter.connection, waiter.exchange, _refusal(result))
+    elif request.also and not _may_work_for_peers(state):
+        busy = (Receipt(taker.id, "refused", BUSY) for taker in request.also)
+        links.respond(state, waiter.connection, waiter.exchange, Stored(tuple(busy)))
     elif request.also:
         state.start_work(ForwardWork(state, waiter, work, request))
     else:
@@ -156,6 +167,9 @@ def _find_next(state: State, job: HandleRequest, link: Link, request: FindNext) 
     if nearer is None or request.hops >= HOPS_MAX:
         own = Contact(state.own, discovery.dialable_addresses(state))
         links.respond(state, job.connection, job.guid, Next(own, request.hops))
+        return
+    if not _may_work_for_peers(state):
+        refuse(state, job.connection, job.guid, Refused("busy", BUSY))
         return
     onward = FindNext(request.target, request.hops + 1, request.not_equal)
     waiter = Serving(job.connection, job.guid)

@@ -209,6 +209,22 @@ def test_a_damaged_block_is_answered_with_contacts_and_mended() -> None:
     assert [report.event for report in nodes[1].reports].count("bad read from the store") == 1
 
 
+def test_a_damaged_block_that_many_ask_for_at_once_is_looked_for_once() -> None:
+    world = World()
+    nodes = world.network(4)
+    for node in nodes[1:]:
+        node.keep(DATA)
+    nodes[1].damage(KEY)
+    asked = [nodes[0].ask(nodes[1], Get(KEY)) for _ in range(20)]
+    for guid in asked:
+        outcome = world.outcome(nodes[0], guid)
+        assert isinstance(outcome, fx.Answered)
+        assert isinstance(outcome.response, Closest)
+    world.run(1.0)
+    assert len({envelope.work for envelope in nodes[1].sent(Get)}) == 1
+    assert nodes[1].holds(KEY)
+
+
 def test_a_disk_that_fails_to_read_is_reported_and_answered_with_contacts() -> None:
     one, other = World().pair()
     other._disk = lambda effect: other.push(jobs.StoreRead(effect.guid, None, "input/output"))
@@ -377,6 +393,27 @@ def test_forwarding_ends_in_time_for_its_answer_to_be_heard() -> None:
     assert answer == Stored((Receipt(hole.id, "timeout"),))
     world.run(20.0)
     assert not other.machine.state.works
+
+
+# --- Room for our own user ------------------------------------------------------------------------
+
+
+def test_what_peers_want_done_leaves_room_for_our_own_user() -> None:
+    world = World()
+    one, other, mute = chain(world, [9, 8, 1])
+    other.machine.state.limits = Limits(works_max=4)
+    mute.mute = True
+    relayed = [one.ask(other, FindNext(as_id(0))) for _ in range(2)]
+    world.run(0.1)
+    assert len(other.machine.state.works) == 2
+    refused = ask(one, other, FindNext(as_id(0)))
+    assert isinstance(refused, Refused)
+    assert refused.code == "busy"
+    receipt = Receipt(mute.id, "refused", "too many works are in progress")
+    assert ask(one, other, Store(BLOCK, also=(mute.contact,))) == Stored((receipt,))
+    assert isinstance(world.outcome(other, other.get(KEY)), fx.Got)
+    for guid in relayed:
+        assert isinstance(world.outcome(one, guid), fx.Answered)
 
 
 # --- Unusual ends ---------------------------------------------------------------------------------
