@@ -97,7 +97,7 @@ class NewFile:
 
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.realpath(path))  # what a symbolic link names is replaced, not it
-        self._temporary = self._path.with_name(f".xorbit-{token_hex(8)}.part")
+        self._temporary = self._path.parent / f".xorbit-{token_hex(8)}.part"
         self._file: BinaryIO | None = None
 
     def open(self) -> None:

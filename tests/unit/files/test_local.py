@@ -141,12 +141,13 @@ def test_symbolic_link_stays(tmp_path: Path) -> None:
     ("name", "error", "message"),
     [
         ("", MisuseError, "is no file"),
+        ("/", MisuseError, "is no file"),
         ("fifo", MisuseError, "is no file"),
         ("missing/file", MisuseError, "no folder .*make it first"),
         ("plain/file", MisuseError, "no folder .*make it first"),
         (str(TOO_LONG), WorldError, "cannot write .*File name too long"),
     ],
-    ids=["directory", "fifo", "no folder", "file as folder", "unusable"],
+    ids=["directory", "root", "fifo", "no folder", "file as folder", "unusable"],
 )
 def test_no_target(tmp_path: Path, name: str, error: type[Exception], message: str) -> None:
     """A path that cannot be written to is refused before a byte is fetched, and left as it was."""
