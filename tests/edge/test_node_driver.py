@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -315,6 +316,32 @@ async def test_no_peer_can_stop_a_node_that_logs_its_jobs_with_the_largest_frame
         answer = await peer.ask(connection, Store(BLOCK, also=also))
         assert isinstance(answer, Stored)
         await serves(node, client, BLOCK)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+async def test_a_disk_that_is_full_ends_the_job_log_and_not_the_node():
+    async with House() as house:
+        node = await house.node(job_log=Path("/dev/full"))
+        client = await house.client(node)
+        await client.put(BLOCK)
+        assert (await node.reported("the job log ends here")).level == "error"
+        await serves(node, client, BLOCK)
+        await node.driver.stop()
+    events = [report.event for report in node.reports.all(fx.Report)]
+    assert events.count("the job log ends here") == 1
+
+
+async def test_a_message_that_no_peer_would_take_is_reported_and_the_connection_stays():
+    async with House() as house:
+        node = await house.node()
+        client = await house.client(node)
+        await client.put(BLOCK)
+        also = tuple(Contact(bytes([n]) * 32, (Address("h" * 253, 1),) * 16) for n in range(16))
+        asked = asyncio.create_task(client.ask(node.contact, Store(BLOCK, also=also)))
+        report = await client.reported("a message is larger than any frame", "Store of ")
+        assert report.level == "error"
+        await serves(node, client, BLOCK)
+        asked.cancel()
 
 
 async def test_a_job_log_that_cannot_be_written_is_an_error_before_anything_starts(tmp_path):
