@@ -1,7 +1,7 @@
 """Every limit and interval of a node, with its unit in its name, checked once when made.
 
 Nothing else may hold a number that bounds a queue, a table, a loop, a frame, a cache or a retry
-(the sizes that items and messages have by definition stand beside their definitions).
+(the sizes that items, messages and files of a home have by definition stand beside those).
 """
 
 from typing import Self
@@ -19,6 +19,66 @@ CONTACTS_MAX = 64
 
 JOB_LOG_ENTRY_BYTES_MAX = 16 * 2**20
 """The largest entry of a job log that is read; nothing larger is ever written."""
+
+# --- Contacts, lookups and timers (core) --------------------------------------------------------
+
+ADDRESSES_TOLD_MAX = 8
+"""How many of its addresses a node tells others, and believes of another."""
+ADDRESSES_KEPT = 4
+"""How many addresses of one contact the routing table keeps, the latest proved first."""
+FAILURES_MAX = 3
+"""After so many failures in a row, with nothing heard in between, a contact is forgotten."""
+BLAME_MAX = 3
+"""From who named so many contacts that failed, no others are asked: it invents them, maybe."""
+LINKS_PER_PEER_MAX = 4
+"""Connections to one peer; more than one are open only while the two ends agree on which stays."""
+DIALS_PER_BOOTSTRAP_MAX = 8
+"""How many of the addresses worth dialling one try to join dials; the others have their turn."""
+BACKOFF_MAX = 64
+"""The most by which timeouts in a row stretch a reply timeout (its limit in seconds also holds)."""
+STALE_MIN = 64
+"""So many entries of moved and cancelled timers are left alone: clearing them away costs more."""
+
+# --- Files --------------------------------------------------------------------------------------
+
+WINDOW_BLOCKS = 32
+"""How many blocks of a file are in flight unless the caller says otherwise: 2 MiB."""
+BATCH_BLOCKS_MAX = 32
+"""How many blocks are cut and hashed in one go on the worker thread: 2 MiB."""
+
+# --- Sockets ------------------------------------------------------------------------------------
+
+RECEIVE_BYTES = 262_144
+"""The most that is taken from a socket at once; one buffer serves all connections."""
+FLUSH_BYTES = 32_768
+"""Frames wait for others of their turn up to this many bytes: small ones share a TLS record, a
+block fills several and gains nothing from waiting."""
+ACCEPT_PAUSE_S = 1.0
+"""How long nothing is accepted after the system refused, as when no file descriptor is left."""
+DRAW_BYTES = 4_096
+"""How much chance is asked of the system at once."""
+
+# --- The disk -----------------------------------------------------------------------------------
+
+BATCH_EFFECTS_MAX = 256
+"""How many effects the store takes in one go: what may be in one commit."""
+BATCH_BYTES_MAX = 8 * 2**20
+"""The same, by bytes; the last effect of a batch may go beyond."""
+READ_ELSEWHERE_S = 0.25
+"""How long reads go to their thread after one that had to wait for the disk."""
+MAP_PER_QUOTA = 2
+"""A block of 64 KiB takes 17 pages of 4 KiB; pages of records are about two thirds full."""
+MAP_BYTES_MIN = 64 * 2**20
+"""The bound of the store's file, besides what its quota needs."""
+MAP_GROWTH_MAX = 16
+"""A quota's worth of tiny items may grow the file to this many times its first bound, no more."""
+VIEWED_BYTES_MAX = 64 * 2**20
+"""Pages of the map that were read count as memory of this process until the map is laid anew."""
+VIEWED_PER_LOOKUP_BYTES = 2 * 2**20
+"""What the system may map around one page that is looked at (Linux: 64 KiB, or a huge page).
+
+This counts until a measurement (`resident_file_bytes`) says what it really was.
+"""
 
 
 class Limits(Struct, frozen=True, kw_only=True):

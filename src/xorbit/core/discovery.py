@@ -6,6 +6,7 @@ back, own addresses are how others see us. No I/O.
 
 from ipaddress import ip_address
 
+from xorbit.config import ADDRESSES_TOLD_MAX, DIALS_PER_BOOTSTRAP_MAX, LINKS_PER_PEER_MAX
 from xorbit.core import effect as fx
 from xorbit.core import links
 from xorbit.core.effect import Finish
@@ -15,10 +16,6 @@ from xorbit.core.work import drive_lookup, new_lookup
 from xorbit.ids import ID_BITS, Guid, Id, finger_point
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Closest, FindClosest, Ping, Pong
-
-ADDRESSES_TOLD_MAX = 8
-LINKS_PER_PEER_MAX = 4
-DIALS_PER_BOOTSTRAP_MAX = 8
 
 # --- Addresses ----------------------------------------------------------------------------------
 

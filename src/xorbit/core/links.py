@@ -7,6 +7,7 @@ time (RFC 6298), but for a request that the peer passes on. Works are told of an
 `State.deliveries`; nothing here knows what a work is.
 """
 
+from xorbit.config import BACKOFF_MAX
 from xorbit.core.effect import Close, Dial, HoldRequests, ReleaseRequests, Send
 from xorbit.core.job import (
     ConnectionLost,
@@ -32,8 +33,6 @@ from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Envelope, FindNext, Request, Response, Store
 
-BACKOFF_MAX = 64
-"""The most by which timeouts in a row stretch a reply timeout (its limit in seconds also holds)."""
 TOO_MANY_DIALS = "not dialled: too many others wait to be"
 PATIENCE_PER_HOP = 2 / 3
 """Each hop of a FindNext waits for the next one so much shorter than it is waited for itself."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from xorbit.config import BLAME_MAX
 from xorbit.ids import Id, distance
 from xorbit.items import ADDRESSES_MAX, Contact
 
@@ -53,8 +54,6 @@ class _Candidate:
 
 
 FINISHED = Finished()
-BLAME_MAX = 3
-"""From who named so many contacts that failed, no others are asked: it invents them, maybe."""
 
 
 class Lookup:

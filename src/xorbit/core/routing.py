@@ -11,12 +11,10 @@ never handed on. Pure: no clock, no chance, no I/O.
 
 from bisect import bisect_left, insort
 
+from xorbit.config import ADDRESSES_KEPT, FAILURES_MAX
 from xorbit.ids import ID_BITS, Id, as_id, as_number, finger_point
 from xorbit.items import Address, Contact
 
-FAILURES_MAX = 3
-"""After so many failures in a row, with nothing heard in between, a contact is forgotten."""
-ADDRESSES_KEPT = 4
 _SORT_BELOW = 16  # a run this short is quicker sorted than split
 
 

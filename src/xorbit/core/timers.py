@@ -7,13 +7,11 @@ answer). Pure: no clock, the time comes in as an argument.
 
 import heapq
 
+from xorbit.config import STALE_MIN
 from xorbit.ids import Guid
 
 TimerName = tuple[str, Guid | None]
 """What a timer is for, and whose it is: ("link", connection), ("work", guid), ("retry", None)."""
-
-STALE_MIN = 64
-"""So many entries of moved and cancelled timers are left alone: clearing them away costs more."""
 
 
 class Timers:

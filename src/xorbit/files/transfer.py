@@ -16,17 +16,13 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from xorbit.config import BATCH_BLOCKS_MAX, WINDOW_BLOCKS
 from xorbit.errors import FormatError, MisuseError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.local import NewFile, Source, open_source, read_pieces, size_left
 from xorbit.files.unixfs import DEPTH_MAX, Child, FileNode, build_file, parse_file_node
 from xorbit.ids import Id
 from xorbit.items import ItemKey, Kind
-
-WINDOW_BLOCKS = 32
-"""How many blocks are in flight unless the caller says otherwise: 2 MiB."""
-BATCH_BLOCKS_MAX = 32
-"""How many blocks are cut and hashed in one go on the worker thread: 2 MiB."""
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ For one thread (that of the event loop). Not for keys: what is drawn lies in mem
 import os
 from random import SystemRandom
 
-DRAW_BYTES = 4_096
+from xorbit.config import DRAW_BYTES
 
 
 class BufferedSystemRandom(SystemRandom):

@@ -12,18 +12,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, cast
 
-from xorbit.config import Limits
+from xorbit.config import FLUSH_BYTES, RECEIVE_BYTES, Limits
 from xorbit.errors import IdentityError
 from xorbit.ids import Guid, Id
 from xorbit.items import Address
 from xorbit.run.tls import CLOSED_BY_PEER, Session
 from xorbit.wire.frame import FrameReader, frame
-
-RECEIVE_BYTES = 262_144
-"""The most that is taken from a socket at once; one buffer serves all connections."""
-FLUSH_BYTES = 32_768
-"""Frames wait for others of their turn up to this many bytes: small ones share a TLS record, a
-block fills several and gains nothing from waiting."""
 
 
 class Events(Protocol):

@@ -15,16 +15,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
+from xorbit.config import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, READ_ELSEWHERE_S
 from xorbit.core.effect import CheckStore, DropDamaged, ReadStore, WriteStore
 from xorbit.core.job import Job, StoreChecked, StoreRead, StoreWritten
 from xorbit.errors import StoreError
 from xorbit.items import size_of
 from xorbit.store.base import DAMAGED, ReadResult, Store, Write
-
-BATCH_EFFECTS_MAX = 256
-BATCH_BYTES_MAX = 8 * 2**20
-READ_ELSEWHERE_S = 0.25
-"""How long reads go to their thread after one that had to wait for the disk."""
 
 DiskEffect = ReadStore | WriteStore | CheckStore | DropDamaged
 

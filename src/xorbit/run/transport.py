@@ -14,7 +14,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from random import Random
 from typing import Any
 
-from xorbit.config import Limits
+from xorbit.config import ACCEPT_PAUSE_S, Limits
 from xorbit.errors import IdentityError, WorldError
 from xorbit.identity import Network, NodeKey
 from xorbit.ids import Guid, Id, new_guid
@@ -22,8 +22,6 @@ from xorbit.items import ADDRESSES_MAX, Address
 from xorbit.run.connection import Connection, Events, Shared, fault_of
 from xorbit.run.tls import Session, client_context, server_context
 
-ACCEPT_PAUSE_S = 1.0
-"""How long nothing is accepted after the system refused, as when no file descriptor is left."""
 STOPPING = "this node is stopping"
 
 log = logging.getLogger(__name__)

@@ -20,26 +20,19 @@ from lmdb.verify import (
     verify,  # pyright: ignore[reportUnknownVariableType]  # lmdb carries no types for it
 )
 
+from xorbit.config import (
+    MAP_BYTES_MIN,
+    MAP_GROWTH_MAX,
+    MAP_PER_QUOTA,
+    VIEWED_BYTES_MAX,
+    VIEWED_PER_LOOKUP_BYTES,
+)
 from xorbit.errors import StoreError
 
 SCHEMA: Final = 1
 _SCHEMA_KEY: Final = b"schema"
 _BYTES_KEY: Final = b"bytes"
 _IN_USE: Final = "in use"
-
-MAP_PER_QUOTA: Final = 2
-"""A block of 64 KiB takes 17 pages of 4 KiB; pages of records are about two thirds full."""
-MAP_BYTES_MIN: Final = 64 * 2**20
-MAP_GROWTH_MAX: Final = 16
-"""A quota's worth of tiny items may grow the file to this many times its first bound, no more."""
-
-VIEWED_BYTES_MAX: Final = 64 * 2**20
-"""Pages of the map that were read count as memory of this process until the map is laid anew."""
-VIEWED_PER_LOOKUP_BYTES: Final = 2 * 2**20
-"""What the system may map around one page that is looked at (Linux: 64 KiB, or a huge page).
-
-This counts until a measurement (`resident_file_bytes`) says what it really was.
-"""
 
 
 class Home:
