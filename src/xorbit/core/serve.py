@@ -31,6 +31,7 @@ from xorbit.wire.message import (
     Response,
     Store,
     Stored,
+    one_line,
 )
 
 HOPS_MAX = 255
@@ -127,7 +128,7 @@ def _store(state: State, job: HandleRequest, request: Store) -> None:
     try:
         key = check(request.item)
     except ItemError as error:
-        refuse(state, job.connection, job.guid, Refused("invalid", str(error)[:200]))
+        refuse(state, job.connection, job.guid, Refused("invalid", one_line(str(error))))
         return
     if not state.listening:  # it comes and goes: a copy here would count and soon be missing
         no = Refused("unsupported", "this node is a client and keeps nothing for others")
@@ -156,7 +157,7 @@ def _refusal(result: StoreWritten) -> Refused:
     newer = result.newer
     match result.code:
         case "full" | "stale":
-            return Refused(result.code, result.reason[:200], newer)
+            return Refused(result.code, one_line(result.reason), newer)
         case _:  # why, and where the disk is, stays between us and our owner
             return Refused("failed", "the disk of this node failed")
 
@@ -261,13 +262,13 @@ class ForwardWork(Work):
             case Stored():
                 self._note(state, Receipt(answer.peer, "stored"))
             case Refused(code, reason):
-                self._note(state, Receipt(answer.peer, "refused", f"{code}: {reason}"[:200]))
+                self._note(state, Receipt(answer.peer, "refused", one_line(f"{code}: {reason}")))
             case _:
                 self._note(state, Receipt(answer.peer, "refused", "no answer to a store"))
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Note the silence."""
-        self._note(state, Receipt(failure.peer, "timeout", failure.reason[:200]))
+        self._note(state, Receipt(failure.peer, "timeout", one_line(failure.reason)))
 
     def on_deadline(self, state: State) -> None:
         """Answer with what there is."""

@@ -17,7 +17,6 @@ from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import Address, Contact, Item, ItemKey, check_is
 from xorbit.wire.message import (
-    REASON_BYTES_MAX,
     Closest,
     FindClosest,
     Found,
@@ -27,6 +26,7 @@ from xorbit.wire.message import (
     Request,
     Store,
     Stored,
+    one_line,
 )
 
 
@@ -334,7 +334,7 @@ class PutWork(Work):
     ) -> None:
         del self._slow_at[store]
         peer = self._storing.pop(store)
-        self._receipts[peer] = Receipt(peer, outcome, reason[:REASON_BYTES_MAX])
+        self._receipts[peer] = Receipt(peer, outcome, one_line(reason))
 
     def _finish(self, state: State) -> None:
         state.end_work(self)

@@ -19,14 +19,14 @@ from xorbit.wire.frame import HEADER_BYTES
 PROTOCOL_VERSION = 1
 KEYS_MAX = 1_024
 ALSO_MAX = 16
-REASON_BYTES_MAX = 256
+REASON_CHARACTERS_MAX = 256
 LEASE_S_MAX = 7 * 86_400
 
 GuidField = Annotated[Guid, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=16)]
 Contacts = Annotated[tuple[Contact, ...], Meta(max_length=CONTACTS_MAX)]
 Keys = Annotated[tuple[ItemKey, ...], Meta(max_length=KEYS_MAX)]
-Reason = Annotated[str, Meta(max_length=REASON_BYTES_MAX)]
+Reason = Annotated[str, Meta(max_length=REASON_CHARACTERS_MAX)]
 
 
 class Message(Struct, frozen=True, array_like=True, gc=False):
@@ -197,4 +197,11 @@ def decode(data: bytes | memoryview) -> Envelope:
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"expected one envelope of {len(data)} bytes: {error}") from error
+        why = one_line(str(error))  # it quotes what it did not expect
+        raise WireError(f"expected one envelope of {len(data)} bytes: {why}") from error
+
+
+def one_line(said: str) -> str:
+    """Return a text that a peer had a hand in as one short line that is safe for any terminal."""
+    shown = said[:REASON_CHARACTERS_MAX]
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)

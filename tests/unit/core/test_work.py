@@ -44,6 +44,18 @@ def farthest(nodes: list[Node]) -> Node:
 # --- Put and get ----------------------------------------------------------------------------------
 
 
+def test_a_refusal_is_told_without_what_would_upset_a_terminal() -> None:
+    world = World()
+    one, other = world.pair()
+    other.tamper = lambda envelope: (
+        type(envelope)(envelope.guid, envelope.work, Refused("full", "so\n\x1b[2Jsorry"))
+        if isinstance(envelope.body, message.Stored)
+        else envelope
+    )
+    (said,) = [receipt for receipt in put(one).receipts if receipt.node == other.id]
+    assert said.reason == "full: so\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2Jsorry"
+
+
 @pytest.mark.parametrize(("count", "copies"), [(1, 1), (2, 2), (3, 3), (9, 5), (30, 5)])
 def test_what_one_node_puts_every_node_gets(count: int, copies: int) -> None:
     world = World(count)

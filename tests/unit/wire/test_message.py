@@ -199,7 +199,7 @@ BAD_BODIES: dict[str, Any] = {
     "receipts over the limit": [37, [[ID, "stored"]] * (m.ALSO_MAX + 1)],
     "unknown outcome": [37, [[ID, "perhaps"]]],
     "unknown code of refusal": [38, "never"],
-    "reason over the limit": [38, "full", "x" * (m.REASON_BYTES_MAX + 1)],
+    "reason over the limit": [38, "full", "x" * (m.REASON_CHARACTERS_MAX + 1)],
     "block as the newer record": [38, "stale", "", plain(BLOCK)],
     "unknown kind of item": [36, [4, b""]],
     "block over the limit": [36, [1, BLAKE3, bytes(BLOCK_BYTES_MAX + 1)]],
@@ -243,6 +243,15 @@ def test_deep_nesting() -> None:
         m.decode(b"\x94" + data[1:] + b"\x91" * 60_000 + b"\xc0")
 
 
+def test_what_a_peer_sent_cannot_forge_lines_of_a_log_or_move_a_cursor() -> None:
+    """The error quotes it, in one line of bounded length without control characters."""
+    data = msgspec.msgpack.encode([GUID, WORK, [38, "x\n\x1b[31m" * 1_000]])
+    with pytest.raises(WireError) as caught:
+        m.decode(data)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
 def test_more_than_one_envelope() -> None:
     data = m.encode(m.Envelope(GUID, WORK, m.Ping()))
     with pytest.raises(WireError):
@@ -257,7 +266,7 @@ FULL_CONTACT = Contact(ID, tuple(Address(HOST, 65_535 - n) for n in range(ADDRES
 LARGEST_RECORD = Record(
     b"p" * 32, SEQUENCE_MAX, bytes(VALUE_BYTES_MAX), b"s" * 64, bytes(SALT_BYTES_MAX)
 )
-LONGEST_REASON = "\U0001f600" * m.REASON_BYTES_MAX
+LONGEST_REASON = "\U0001f600" * m.REASON_CHARACTERS_MAX
 LARGE: dict[str, m.Request | m.Response] = {
     "block": m.Found(LARGEST_BLOCK),
     "store with also": m.Store(LARGEST_BLOCK, SEQUENCE_MAX, (FULL_CONTACT,) * m.ALSO_MAX),
