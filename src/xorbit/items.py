@@ -141,7 +141,7 @@ def is_literal(address: Address) -> bool:
         ip_address(address.host)
     except ValueError:
         return False
-    return True
+    return address.host.isprintable()  # an IPv6 zone ("fe80::1%...") may be any text
 
 
 # --- Blocks -------------------------------------------------------------------------------------

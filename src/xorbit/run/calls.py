@@ -37,6 +37,7 @@ from xorbit.items import (
     ItemKey,
     Kind,
     block_key,
+    is_literal,
     make_block,
     parse_address,
 )
@@ -273,8 +274,11 @@ class LocalCalls(Calls):
         ask = Ping(self._driver.status().addresses)
         job = jobs.SendRequest(self._driver.new_guid(), Contact(peer), ask)
         match outcome := await self._call(job):
-            case Answered(peer=who, response=Pong() as pong, round_trip_s=round_trip_s):
-                return PingAnswer(who, round_trip_s, pong.observed, pong.addresses)
+            case Answered(peer=who, response=Pong(observed, addresses), round_trip_s=round_trip_s):
+                # It may say anything, and the user's terminal shows it.
+                seen_at = observed if observed and is_literal(observed) else None
+                listens_at = tuple(filter(is_literal, addresses))
+                return PingAnswer(who, round_trip_s, seen_at, listens_at)
             case Answered(response=response):
                 raise PeerError(f"asked {peer.hex()} for a pong, got {type(response).__name__}")
             case _:

@@ -18,7 +18,7 @@ from xorbit.config import ACCEPT_PAUSE_S, Limits
 from xorbit.errors import IdentityError, WorldError
 from xorbit.identity import Network, NodeKey
 from xorbit.ids import Guid, Id, new_guid
-from xorbit.items import ADDRESSES_MAX, Address
+from xorbit.items import ADDRESSES_MAX, Address, is_literal
 from xorbit.run.connection import Connection, Events, Shared, fault_of
 from xorbit.run.tls import Session, client_context, server_context
 
@@ -264,7 +264,7 @@ class Transport:
 
     async def _look_up(self, address: Address) -> tuple[list[Address], str]:
         """Return the addresses behind a name, best first (RFC 6724), or what failed."""
-        if _is_literal(address.host):
+        if is_literal(address):
             return [address], ""
         try:
             async with asyncio.timeout(self._shared.limits.dial_timeout_s):
@@ -291,14 +291,6 @@ class Transport:
             return fault_of(error)
         finally:
             connection.give_up()
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _host(address: Address) -> str:

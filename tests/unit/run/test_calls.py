@@ -205,6 +205,15 @@ async def test_a_ping_by_id_asks_that_node() -> None:
     assert job.to.id == THERE
 
 
+@pytest.mark.parametrize("host", ["\x1b[2J", "fe80::1%\x1b[2J", "node.example"])
+async def test_a_ping_tells_no_address_that_is_none(host: str) -> None:
+    """What a peer says is shown on a terminal."""
+    odd = Address(host, 5)
+    ours, _ = calls(fx.Answered(THERE, Pong(odd, (odd, ADDRESS)), 0.1))
+    answer = await ours.ping(THERE)
+    assert (answer.observed, answer.addresses) == (None, (ADDRESS,))
+
+
 async def test_a_ping_by_address_connects_first() -> None:
     """At an address, whoever answers there is asked."""
     ours, driver = calls(fx.Connected(FAR), fx.Answered(FAR, Pong(), 0.1))
