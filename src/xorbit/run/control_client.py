@@ -165,7 +165,7 @@ class ControlClient(Calls):
         except OSError as error:
             raise _stopped() from error
         except asyncio.CancelledError:
-            if not self._gone:
+            if not self._gone and not self._writer.is_closing():
                 self._writer.write(frame(encode(CancelCall(ask.call))))
             raise
         finally:
