@@ -160,6 +160,9 @@ def _submit(state: State, link: Link, worker: OutWorker) -> None:
 
 
 def _send(state: State, link: Link, worker: OutWorker) -> None:
+    if worker.guid in link.out_workers:  # that of a relay, which its asker has chosen
+        _fail(state, worker, link.peer, "another exchange has this guid")
+        return
     worker.sent_at = link.used_at = state.now
     worker.deadline = state.now + _patience_s(state, link, worker.request)
     if not link.out_workers or worker.deadline < link.deadline:

@@ -340,6 +340,21 @@ def test_when_a_hop_refuses_so_does_the_one_before_it() -> None:
     assert refused == Refused("failed", "the nearer node gave no contact")
 
 
+def test_a_relay_takes_no_answer_from_another_exchange_by_its_guid() -> None:
+    """The guid of a relay is the asker's choice: it may be that of a question of ours."""
+    world = World()
+    asker, node, nearer = chain(world, [0xF0, 0x0F, 0x01])
+    ours = node.ask(nearer, FindClosest(KEY.id))
+    world.run(0.001)
+    (guid,) = [sent.guid for sent in node.sent(FindClosest) if sent.work == ours]
+    (link,) = node.links_to(asker)
+    node.push(jobs.HandleRequest(link, guid, guid, FindNext(as_id(0))), link)
+    answer = world.outcome(node, ours, within_s=1.0)
+    assert isinstance(answer, fx.Answered)
+    assert isinstance(answer.response, Closest)
+    assert Next(nearer.contact, 1) in [sent.body for sent in node.sent(Next) if sent.guid == guid]
+
+
 def test_a_relay_says_nothing_of_the_round_trip_to_the_peer() -> None:
     world = World()
     nodes = chain(world, [0xF0, 0x0F, 0x01])
