@@ -304,14 +304,18 @@ class Driver:
         try:
             if self._step_some():
                 self._wake()
+            self._flush()
         except Exception as error:  # noqa: BLE001 - a bug of ours: stop, nothing on disk is lost
             self._fail(error)
+        self._arm_timer()
+
+    def _flush(self) -> None:
+        """Let leave what the turn has sent; serve no more to those who do not take it."""
         for guid, connection in self._unflushed.items():
             connection.flush()
             if connection.choked:
                 self._hold(guid, CHOKED)
         self._unflushed.clear()
-        self._arm_timer()
 
     def _step_some(self) -> bool:
         """Step until the queue is empty (False) or the turn is over (True)."""
