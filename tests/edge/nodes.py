@@ -383,13 +383,17 @@ from xorbit.store.lmdb import LmdbStore
 
 home, network, quota_bytes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
+def complain(report):
+    if report.level != "info":  # that it has joined comes with its upkeep, at a time by chance
+        print(report, file=sys.stderr, flush=True)
+
 async def main():
     driver = Driver(
         key=NodeKey.load_or_create(home),
         network=open_network(network),
         store=LmdbStore(home / "store", quota_bytes),
         limits=DEFAULT_LIMITS,
-        report=lambda report: print(report, file=sys.stderr, flush=True),
+        report=complain,
     )
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
