@@ -101,6 +101,14 @@ class Limits(Struct, frozen=True, kw_only=True):
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""
     look_around_s_max: float = 60.0
+    lease_s: float = 60.0
+    """How long a follower is told of newer versions before it must ask again."""
+    follow_holders: int = 2
+    """How many holders a follower asks to push."""
+    follow_poll_s: float = 30.0
+    """How often a follower reads all holders besides; more often when nobody pushes."""
+    followers_max: int = 4_096
+    """Followers of others' that a node serves, over all records."""
     shutdown_s_max: float = 5.0
     """How long a stopping node finishes what is in flight."""
 

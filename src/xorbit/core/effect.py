@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from xorbit.core.job import Job
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Item, ItemKey
+from xorbit.items import Address, Item, ItemKey, Record
 from xorbit.wire.message import Envelope, Receipt, Response
 
 
@@ -110,6 +110,13 @@ class Finish(EffectBase, frozen=True):
     outcome: "Outcome"
 
 
+class Pushed(EffectBase, frozen=True):
+    """A newer version of the record that the local caller with this guid follows."""
+
+    guid: Guid
+    record: Record
+
+
 class Report(EffectBase, frozen=True):
     """Tell the node's log. `event` is a short fixed phrase, `detail` says of what."""
 
@@ -141,6 +148,7 @@ Effect = (
     | DropDamaged
     | Post
     | Finish
+    | Pushed
     | Report
     | Print
     | Stopped
@@ -168,6 +176,8 @@ class PutDone(Struct, frozen=True, tag=True):
     """Store: what every node said. Stored nowhere at all is a PutDone without a "stored"."""
 
     receipts: tuple[Receipt, ...]
+    newer: Record | None = None
+    """The newest record that a node held instead of ours, where one said so."""
 
 
 class Answered(Struct, frozen=True, tag=True):

@@ -114,6 +114,16 @@ class Connect(JobBase, frozen=True):
     expected: Id | None = None
 
 
+class Follow(JobBase, frozen=True):
+    """Keep a caller up to date with a record: each newer version comes as a Pushed effect.
+
+    The guid names the work, which goes on until Cancel.
+    """
+
+    guid: Guid
+    key: ItemKey
+
+
 class HandleStdinLine(JobBase, frozen=True):
     """Somebody typed a line at the node's standard input."""
 
@@ -189,6 +199,7 @@ Job = (
     | ConnectionLost
     | Get
     | Store
+    | Follow
     | SendRequest
     | SendResponse
     | Connect

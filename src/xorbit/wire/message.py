@@ -113,9 +113,12 @@ class Closest(Message, frozen=True, tag=35):
 
 
 class Found(Message, frozen=True, tag=36):
-    """The item you asked for."""
+    """The item you asked for; for a signed one, whose newest version a reader seeks, who else may
+    hold it.
+    """
 
     item: Item
+    closer: Contacts = ()
 
 
 RefusalCode = Literal["full", "busy", "stale", "invalid", "stopping", "unsupported", "failed"]
@@ -153,6 +156,8 @@ class Following(Message, frozen=True, tag=40):
     """We will push newer versions until the lease ends, in this many seconds."""
 
     lease_s: Annotated[float, Meta(gt=0, le=LEASE_S_MAX)]
+    record: Record | None = None
+    """The version held now, so that none is missed between reading and following."""
 
 
 class Updated(Message, frozen=True, tag=41):
