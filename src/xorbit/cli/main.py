@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from xorbit import __version__
-from xorbit.cli import demo, info, network, node, replay, transfer
+from xorbit.cli import demo, info, key, network, node, replay, transfer
 from xorbit.cli.output import EXIT_CODES_HELP, ExitCode, debugging, exit_code_of, fact, set_up_log
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ app.command("peers")(info.peers)
 app.command("ping")(info.ping)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
+app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")
 
 
