@@ -39,11 +39,33 @@ class Limits(Struct, frozen=True, kw_only=True):
     # Contacts.
     contacts_max: int = 4_096
     """The budget of the routing table."""
+    subnet_contacts_max: int = 8
+    """Contacts of one IPv4 /24 or IPv6 /48 in a bucket; private scopes are exempt."""
+    newcomers_max: int = 256
+    """Contacts that wait for a place in a full bucket."""
     knowns_max: int = 1_024
     possibles_max: int = 1_024
+    contact_silent_s: float = 300.0
+    """A contact unheard for so long is asked whether it is there."""
+    contact_retry_s: float = 30.0
+    """How long before one that failed, or was asked, is asked again."""
+    liveness_pings_per_minute_max: int = 60
+    dial_back_s_min: float = 2.0
+    """When a possible that could not be dialled is dialled again; doubled each time."""
+    dial_back_tries_max: int = 8
+    """After so many it is forgotten until we hear of it anew."""
+    relays_max: int = 1_024
+    """FindNext requests of others that are on their way through us."""
+    relays_per_peer_max: int = 16
+    save_contacts_s: float = 60.0
+    """How often the contacts are saved, where they changed."""
 
     # Connections and their workers.
     connections_max: int = 512
+    neighbours_connected: int = 8
+    """How many of our nearest neighbours stay connected."""
+    kept_connections_max: int = 64
+    """How many connections to neighbours and fingers are kept up while nobody uses them."""
     dials_max: int = 64
     """How many dials may be under way at once."""
     workers: int = 64
@@ -101,16 +123,33 @@ class Limits(Struct, frozen=True, kw_only=True):
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""
     look_around_s_max: float = 60.0
+    finger_check_s_min: float = 0.25
+    """How soon after joining the fingers are checked; doubled after each round of them."""
+    finger_check_s_max: float = 10.0
+    announce_interval_s: float = 3_600.0
+    """How often our connection item is put again, changed or not."""
+    announce_again_s_min: float = 2.0
+    """The least time between two announcements, however often something changes."""
     lease_s: float = 60.0
     """How long a follower is told of newer versions before it must ask again."""
     follow_holders: int = 2
     """How many holders a follower asks to push."""
     follow_poll_s: float = 30.0
     """How often a follower reads all holders besides; more often when nobody pushes."""
+    follow_retry_s: float = 2.0
+    """How often a follower reads all holders while nobody pushes to it."""
     followers_max: int = 4_096
     """Followers of others' that a node serves, over all records."""
     shutdown_s_max: float = 5.0
     """How long a stopping node finishes what is in flight."""
+
+    # What a user looks at.
+    trace_events_max: int = 8_192
+    """How many events (requests sent, answered, served) a node remembers."""
+    console_works_max: int = 64
+    """Commands typed at consoles that may be in progress at once."""
+    console_texts_max: int = 1_024
+    """Answers to one line that may wait for a console that is slow to read."""
 
     # The local socket.
     control_calls_max: int = 256
@@ -131,6 +170,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("request_timeout_s_first", "request_timeout_s_max"),
             ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
             ("look_around_s_min", "look_around_s_max"),
+            ("finger_check_s_min", "finger_check_s_max"),
             ("replicas", "closest_count"),
             ("handshakes_per_host_max", "handshakes_max"),
         ):

@@ -70,5 +70,7 @@ def _check_limits(state: State) -> None:
     _promise(state.own not in state.table, "a node is no contact of its own")
     _promise(len(state.knowns) <= limits.knowns_max, "knowns are bounded")
     _promise(len(state.possibles) <= limits.possibles_max, "possibles are bounded")
+    followers = sum(map(len, state.followers.values()))
+    _promise(followers <= limits.followers_max, "followers are bounded")
     under_way = len(state.dials) - len(state.dials_waiting)
     _promise(under_way <= limits.dials_max, "dials under way are bounded")

@@ -27,9 +27,10 @@ from xorbit.core.state import (
     State,
     Work,
 )
+from xorbit.core.trace import SAID_CHARACTERS_MAX, asked, said
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, is_literal
-from xorbit.wire.message import Envelope, FindNext, Request, Response, Store
+from xorbit.wire.message import Envelope, FindNext, Following, Request, Response, Store, Updated
 
 BACKOFF_MAX = 64
 """The most by which timeouts in a row stretch a reply timeout (its limit in seconds also holds)."""
@@ -48,6 +49,8 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
     connection = state.link_of.get(to.id)
     if connection is not None:
         _submit(state, state.links[connection], worker)
+    elif to.id in state.revoked:
+        _fail(state, worker, to.id, "the network's operator has revoked it")
     elif (addresses := tuple(filter(is_literal, to.addresses))) and not state.stopping:
         dialling = dial(state, addresses, to.id)
         if len(dialling.waiting) < state.limits.waiting_requests_max:
@@ -101,17 +104,32 @@ def handle_response(state: State, job: HandleResponse) -> None:
     link.heard_at = state.now
     worker = link.out_workers.pop(job.guid, None)
     if worker is None:
+        _handle_push(state, link, job)
         return
+    if isinstance(job.response, Following):
+        others = {guid: work for guid, work in link.pushes.items() if work != worker.work}
+        link.pushes = {**others, job.guid: worker.work}
     link.used_at = state.now
     link.timeouts_in_row = 0
     round_trip_s = state.now - worker.sent_at
     if not _is_passed_on(worker.request):
         _measure(link.round_trip, round_trip_s)
     state.counters.requests_answered += 1
+    kind, words = asked(worker.request), said(job.response)
+    state.trace.add(
+        state.now, worker.origin, worker.guid, link.peer, "answered", kind, words, round_trip_s
+    )
     state.table.heard(link.peer, state.now)
     state.deliveries.append(Answer(worker.work, worker.guid, link.peer, job.response, round_trip_s))
     _send_waiting(state, link)
     _close_if_retired(state, link)
+
+
+def _handle_push(state: State, link: Link, job: HandleResponse) -> None:
+    """Deliver what a peer pushes to the work that follows by it; nothing else comes unasked."""
+    work = link.pushes.get(job.guid)
+    if work is not None and isinstance(job.response, Updated):
+        state.deliveries.append(Answer(work, job.guid, link.peer, job.response, 0.0))
 
 
 def handle_deadline(state: State, connection: Guid) -> None:
@@ -163,6 +181,8 @@ def _send(state: State, link: Link, worker: OutWorker) -> None:
         _set_deadline(state, link, worker.deadline)
     link.out_workers[worker.guid] = worker
     state.counters.requests_sent += 1
+    kind = asked(worker.request)
+    state.trace.add(state.now, worker.origin, worker.guid, link.peer, "sent", kind)
     state.emit(Send(link.guid, Envelope(worker.guid, worker.origin, worker.request)))
 
 
@@ -209,6 +229,11 @@ def _measure(round_trip: RoundTrip, sample_s: float) -> None:
 
 
 def _fail(state: State, worker: OutWorker, peer: Id, reason: str) -> None:
+    took_s = state.now - worker.sent_at if worker.sent_at else 0.0
+    kind, words = asked(worker.request), reason[:SAID_CHARACTERS_MAX]
+    state.trace.add(
+        state.now, worker.origin, worker.guid, peer, "failed", kind, words, took_s
+    )
     state.deliveries.append(NoAnswer(worker.work, worker.guid, peer, reason))
 
 
@@ -221,7 +246,7 @@ def take_request(state: State, job: HandleRequest) -> Link | None:
     if link is None or link.closing or job.guid in link.in_workers:
         return None
     link.heard_at = link.used_at = state.now
-    link.in_workers[job.guid] = InWorker(job.work, job.request)
+    link.in_workers[job.guid] = InWorker(job.work, job.request, state.now)
     if len(link.in_workers) == state.limits.workers:
         state.emit(HoldRequests(link.guid))
     return link
@@ -234,6 +259,10 @@ def respond(state: State, connection: Guid, guid: Guid, response: Response) -> N
     if link is None or worker is None:
         return
     state.counters.requests_served += 1
+    kind, took_s = asked(worker.request), state.now - worker.came_at
+    state.trace.add(
+        state.now, worker.work, guid, link.peer, "served", kind, said(response), took_s
+    )
     state.emit(Send(connection, Envelope(guid, worker.work, response)))
     if len(link.in_workers) == state.limits.workers - 1:
         state.emit(ReleaseRequests(connection))
@@ -327,6 +356,8 @@ def handle_lost(state: State, job: ConnectionLost) -> Link | None:
             _submit(state, state.links[connection], worker)
         else:
             _fail(state, worker, link.peer, f"connection lost: {job.reason}")
+    for exchange, work in link.pushes.items():
+        state.deliveries.append(NoAnswer(work, exchange, link.peer, "it pushes no longer"))
     return link
 
 

@@ -9,17 +9,20 @@ from random import Random
 from typing import assert_never
 
 from xorbit.config import Limits
-from xorbit.core import console, discovery, links, serve
+from xorbit.core import console, discovery, links, revoke, serve
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
+from xorbit.core.follow import FollowWork
 from xorbit.core.job import Job
+from xorbit.core.records import ResolveWork
 from xorbit.core.routing import RoutingTable
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
 from xorbit.core.status import PeerStatus, Status
 from xorbit.core.timers import TimerName
 from xorbit.core.work import AskWork, ConnectWork, GetWork, PutWork
 from xorbit.ids import Guid, Id
+from xorbit.items import BLOCK_KINDS
 
 
 class Machine:
@@ -107,7 +110,12 @@ class Machine:
             case jobs.Tick():
                 self._handle_tick()
             case jobs.Get(guid, key):
-                self._start(GetWork(guid, self._deadline(), key))
+                if key.kind in BLOCK_KINDS:
+                    self._start(GetWork(guid, self._deadline(), key))
+                else:
+                    self._start(ResolveWork(state, guid, self._deadline(), key))
+            case jobs.Follow(guid, key):
+                self._start(FollowWork(state, guid, key))
             case jobs.Store(guid, key, item, cas):
                 self._start(PutWork(guid, self._deadline(), key, item, cas))
             case jobs.SendRequest(guid, to, request):
@@ -115,7 +123,8 @@ class Machine:
             case jobs.SendResponse(connection, guid, response):
                 links.respond(state, connection, guid, response)
             case jobs.ConnectionOpened():
-                discovery.greet(state, links.handle_opened(state, job))
+                if not revoke.turn_away(state, job):
+                    discovery.greet(state, links.handle_opened(state, job))
             case jobs.DialFailed():
                 links.handle_dial_failed(state, job)
             case jobs.ConnectionLost():
@@ -128,6 +137,8 @@ class Machine:
                 discovery.maintain(state)
             case jobs.Listening(addresses):
                 state.listening = addresses
+            case jobs.Revoked():
+                revoke.handle_revoked(state, job)
             case jobs.HandleStdinLine(line):
                 console.handle_line(state, line)
             case jobs.Cancel(guid):
@@ -200,6 +211,8 @@ class Machine:
         state = self.state
         if not state.stopping:
             state.stopping = True
+            for work in [work for work in state.works.values() if isinstance(work, FollowWork)]:
+                state.end_work(work)
             state.timers.set(("shutdown", None), state.now + state.limits.shutdown_s_max)
             state.emit(StopListening())
 

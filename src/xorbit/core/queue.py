@@ -35,6 +35,7 @@ _ASKS = frozenset(
         jobs.HandleRequest,
         jobs.Get,
         jobs.Store,
+        jobs.Follow,
         jobs.SendRequest,
         jobs.Connect,
         jobs.Bootstrap,

@@ -7,14 +7,14 @@ connection lives. No I/O.
 
 from typing import assert_never
 
-from xorbit.core import discovery, links
+from xorbit.core import discovery, followers, links
 from xorbit.core.effect import CheckStore, Post, ReadStore, WriteStore
 from xorbit.core.job import HandleRequest, SendResponse, StoreChecked, StoreRead, StoreWritten
 from xorbit.core.state import Answer, DiskResult, Link, NoAnswer, Serving, State, Work
 from xorbit.core.work import GetWork, note_bad_read
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
-from xorbit.items import Contact, Item, ItemKey, check
+from xorbit.items import Block, Contact, Item, ItemKey, Kind, check
 from xorbit.wire.message import (
     Closest,
     FindClosest,
@@ -60,9 +60,9 @@ def handle_request(state: State, job: HandleRequest) -> None:
         case Have(keys):
             waiter = Serving(job.connection, job.guid)
             state.emit(CheckStore(state.disk_guid(waiter), keys))
-        case Follow():
-            no = Refused("unsupported", "this node does not push updates")
-            refuse(state, job.connection, job.guid, no)
+        case Follow(record):
+            waiter = Serving(job.connection, job.guid)
+            state.emit(ReadStore(state.disk_guid(waiter), ItemKey(Kind.RECORD, record)))
         case _ as never:
             assert_never(never)
 
@@ -75,7 +75,7 @@ def handle_disk(state: State, waiter: Serving, result: DiskResult) -> None:
         return
     match result:
         case StoreRead():
-            answer = _after_read(state, link, worker.request, result)
+            answer = _after_read(state, waiter, link, worker.request, result)
             links.respond(state, waiter.connection, waiter.exchange, answer)
         case StoreWritten():
             _after_write(state, waiter, worker.work, worker.request, result)
@@ -98,10 +98,16 @@ def refuse(state: State, connection: Guid, guid: Guid, no: Refused) -> None:
     links.respond(state, connection, guid, no)
 
 
-def _after_read(state: State, link: Link, request: object, result: StoreRead) -> Response:
-    if result.item is not None:
-        return Found(result.item)
+def _after_read(
+    state: State, waiter: Serving, link: Link, request: object, result: StoreRead
+) -> Response:
+    if isinstance(request, Follow):
+        return followers.accept(state, request.id, link.guid, waiter.exchange, result.item)
     assert isinstance(request, Get)
+    if isinstance(result.item, Block):
+        return Found(result.item)
+    if result.item is not None:
+        return Found(result.item, closest(state, request.key.id, link.peer).contacts)
     if result.fault:
         note_bad_read(state, request.key, result.fault)
     if result.fault == "damaged" and not _is_repaired(state, request.key):
@@ -133,6 +139,8 @@ def _after_write(
     state: State, waiter: Serving, work: Guid, request: object, result: StoreWritten
 ) -> None:
     assert isinstance(request, Store)
+    if result.code == "stored":
+        followers.tell(state, request.item)
     if result.code != "stored":
         refuse(state, waiter.connection, waiter.exchange, _refusal(result))
     elif request.also:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import Literal, assert_never
 
 from xorbit.core import effect as fx
-from xorbit.core import links
+from xorbit.core import followers, links
 from xorbit.core.effect import DropDamaged, Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead, StoreWritten
 from xorbit.core.lookup import Ask, Finished, Lookup, Wait
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, State, Work
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
-from xorbit.items import Address, Contact, Item, ItemKey, check_is
+from xorbit.items import Address, Contact, Item, ItemKey, Record, check_is, version
 from xorbit.wire.message import (
     REASON_BYTES_MAX,
     Closest,
@@ -189,7 +189,8 @@ class PutWork(Work):
 
     First a lookup for who is closest, then the stores, all at once; where one refuses, fails or is
     slow, the next closest is asked, found by a second, wider lookup when the first found no more.
-    We count among the closest ourselves if others can dial us.
+    We count among the closest ourselves if others can dial us. With `cas` the closest node alone is
+    asked first: it decides who wins a race, and only the winner's record goes to the others.
     """
 
     __slots__ = (
@@ -198,6 +199,7 @@ class PutWork(Work):
         "_key",
         "_lookup",
         "_may_widen",
+        "_newer",
         "_others",
         "_receipts",
         "_slow_at",
@@ -221,6 +223,7 @@ class PutWork(Work):
         """Who has been asked to store, by the guid of the exchange or of the disk operation."""
         self._slow_at: dict[Guid, float] = {}
         self._receipts: dict[Id, Receipt] = {}
+        self._newer: Record | None = None
 
     def start(self, state: State) -> None:
         """Look for the closest nodes."""
@@ -249,8 +252,10 @@ class PutWork(Work):
         """Take what our own disk said."""
         assert isinstance(result, StoreWritten)
         if result.code == "stored":
+            followers.tell(state, self._item)
             self._note(result.guid, "stored")
         else:
+            self._note_newer(result.newer)
             self._note(result.guid, "refused", f"{result.code}: {result.reason}")
         self._go_on(state)
 
@@ -294,27 +299,31 @@ class PutWork(Work):
     def _store(self, state: State) -> None:
         """Keep as many stores under way as copies are missing; finish when none can come."""
         stored = sum(receipt.outcome == "stored" for receipt in self._receipts.values())
-        if stored >= state.limits.replicas:
+        arbitrated = self._cas is not None and not stored
+        if stored >= state.limits.replicas or (arbitrated and self._newer is not None):
             self._finish(state)
             return
-        in_time = [due for due in self._slow_at.values() if due > state.now]
-        while self._others and stored + len(in_time) < state.limits.replicas:
-            in_time.append(self._ask(state, self._others.pop(0)))
-        if self._may_widen and stored + len(in_time) < state.limits.replicas:
+        # Whoever decides a race is waited for: two who decide at once might decide differently.
+        waited = [due for due in self._slow_at.values() if arbitrated or due > state.now]
+        wanted = 1 if arbitrated else state.limits.replicas
+        while self._others and stored + len(waited) < wanted:
+            waited.append(self._ask(state, self._others.pop(0), stored))
+        if self._may_widen and stored + len(waited) < wanted:
             self._may_widen = False
             self._look_up(state, state.limits.closest_count)
         elif self._storing:
-            state.wake_at(self, min(in_time, default=None))
+            state.wake_at(self, min((due for due in waited if due > state.now), default=None))
         else:
             self._finish(state)
 
-    def _ask(self, state: State, taker: Contact) -> float:
+    def _ask(self, state: State, taker: Contact, stored: int) -> float:
+        cas = None if stored else self._cas
         if taker.id == state.own:
             guid = state.disk_guid(self.guid)
-            state.emit(WriteStore(guid, self._key, self._item, self._cas))
+            state.emit(WriteStore(guid, self._key, self._item, cas))
             slow_at = self.deadline
         else:
-            guid = links.request(state, taker, Store(self._item, self._cas), self)
+            guid = links.request(state, taker, Store(self._item, cas), self)
             slow_at = state.now + state.limits.request_timeout_s_min
         self._storing[guid] = taker.id
         self._slow_at[guid] = slow_at
@@ -324,10 +333,22 @@ class PutWork(Work):
         match answer.response:
             case Stored():
                 self._note(answer.guid, "stored")
-            case Refused(code, reason):
+            case Refused(code, reason, newer):
+                self._note_newer(newer)
                 self._note(answer.guid, "refused", f"{code}: {reason}" if reason else code)
             case _:
                 self._note(answer.guid, "refused", "an answer to another question")
+
+    def _note_newer(self, newer: Record | None) -> None:
+        """Keep the newest record that somebody holds instead of ours, if it proves itself."""
+        if newer is None or (self._cas is not None and newer.seq <= self._cas):
+            return  # what it holds is older than what the writer has seen
+        try:
+            check_is(newer, self._key)
+        except ItemError:
+            return  # its sender has refused us all the same
+        if self._newer is None or version(newer) > version(self._newer):
+            self._newer = newer
 
     def _note(
         self, store: Guid, outcome: Literal["stored", "refused", "timeout"], reason: str = ""
@@ -338,7 +359,8 @@ class PutWork(Work):
 
     def _finish(self, state: State) -> None:
         state.end_work(self)
-        state.emit(Finish(self.guid, fx.PutDone(tuple(self._receipts.values()))))
+        done = fx.PutDone(tuple(self._receipts.values()), self._newer)
+        state.emit(Finish(self.guid, done))
 
 
 class AskWork(Work):

@@ -29,7 +29,7 @@ from xorbit.core.status import PeerStatus, Status
 from xorbit.errors import StoppedError, WireError
 from xorbit.identity import Network, NodeKey
 from xorbit.ids import Guid, Id, new_guid
-from xorbit.items import Address, Block, Item
+from xorbit.items import Address, Block, Item, Record
 from xorbit.run.chance import BufferedSystemRandom
 from xorbit.run.storage import Storage
 from xorbit.run.transport import Connection, Transport
@@ -96,6 +96,8 @@ class Driver:
         self._holds: dict[Guid, set[str]] = {}
         """Why the requests of each connection are held."""
         self._callers: dict[Guid, asyncio.Future[Outcome]] = {}
+        self._followers: dict[Guid, Callable[[Record], None]] = {}
+        """Who is told of newer versions of a record, by the guid of the Follow."""
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         """Local callers that wait until their line has room."""
         self._turn_is_due = False
@@ -363,6 +365,8 @@ class Driver:
                 self._release(connection, BUSY)
             case fx.StopListening():
                 self._transport.stop_listening()
+            case fx.Pushed(guid, record):
+                self._push_to(guid, record)
             case fx.Report():
                 self._report(effect)
             case fx.Print(text):
@@ -386,6 +390,11 @@ class Driver:
             self._queue.charge(guid, len(frame))
         connection.send_frame(frame)
         self._unflushed[guid] = connection
+
+    def _push_to(self, guid: Guid, record: Record) -> None:
+        take = self._followers.get(guid)
+        if take is not None:
+            take(record)
 
     def _arm_timer(self) -> None:
         due = self.machine.next_deadline()

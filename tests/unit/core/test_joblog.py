@@ -55,6 +55,7 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.ConnectionLost: st.builds(jobs.ConnectionLost, guids, reasons),
     jobs.Get: st.builds(jobs.Get, guids, keys),
     jobs.Store: st.builds(jobs.Store, guids, keys, items, st.none() | sequences),
+    jobs.Follow: st.builds(jobs.Follow, guids, keys),
     jobs.SendRequest: st.builds(jobs.SendRequest, guids, contacts, requests),
     jobs.SendResponse: st.builds(jobs.SendResponse, guids, guids, responses),
     jobs.Connect: st.builds(jobs.Connect, guids, address_tuples, st.none() | ids),

@@ -57,6 +57,7 @@ def test_urgency_of_every_job() -> None:
         jobs.HandleRequest,
         jobs.Get,
         jobs.Store,
+        jobs.Follow,
         jobs.SendRequest,
         jobs.Connect,
         jobs.Bootstrap,

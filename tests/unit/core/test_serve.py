@@ -84,14 +84,6 @@ def test_find_closest_names_no_more_than_it_should() -> None:
     assert len(answer.contacts) == 5
 
 
-def test_a_follow_is_refused_while_updates_are_not_pushed() -> None:
-    one, other = World().pair()
-    refused = ask(one, other, Follow(KEY.id))
-    assert isinstance(refused, Refused)
-    assert refused.code == "unsupported"
-    assert other.machine.status().requests_refused == 1
-
-
 # --- What the disk answers ------------------------------------------------------------------------
 
 
