@@ -151,6 +151,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     console_texts_max: int = 1_024
     """Answers to one line that may wait for a console that is slow to read."""
 
+    follow_versions_max: int = 16
+    """Versions of a record that wait for a slow local follower; the oldest give way."""
+    publish_tries_max: int = 5
+    """How often a publish without an explicit `cas` begins anew after losing a race."""
+
     # The local socket.
     control_calls_max: int = 256
     """Calls in flight of one local client."""

@@ -124,6 +124,12 @@ class Follow(JobBase, frozen=True):
     key: ItemKey
 
 
+class Revoked(JobBase, frozen=True):
+    """The operator of our network has revoked these nodes: the whole list, in place of the last."""
+
+    ids: tuple[Id, ...]
+
+
 class HandleStdinLine(JobBase, frozen=True):
     """Somebody typed a line at the node's standard input."""
 
@@ -203,6 +209,7 @@ Job = (
     | SendRequest
     | SendResponse
     | Connect
+    | Revoked
     | HandleStdinLine
     | Listening
     | Bootstrap
