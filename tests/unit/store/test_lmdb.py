@@ -274,11 +274,28 @@ def test_a_map_that_the_system_refuses_is_a_store_error(tmp_path):
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path):
     LmdbStore(tmp_path, QUOTA_BYTES).close()
-    set_schema(tmp_path, 2)
+    set_schema(tmp_path, 3)
     for _ in range(2):
-        with pytest.raises(StoreError, match="has schema 2, this xorbit knows 1: use the xorbit"):
+        with pytest.raises(StoreError, match="has schema 3, this xorbit knows 2: use the xorbit"):
             LmdbStore(tmp_path, QUOTA_BYTES)
+    set_schema(tmp_path, 2)
+    LmdbStore(tmp_path, QUOTA_BYTES).close()
+
+
+def test_a_store_of_the_first_version_opens_with_all_its_items_as_young_as_can_be(tmp_path):
+    store = LmdbStore(tmp_path, QUOTA_BYTES, clock=lambda: 1_000.0)
+    put(store, block(1), record(1))
+    store.close()
+    with lmdb.open(str(tmp_path), max_dbs=4) as env, env.begin(write=True) as txn:
+        for name in (b"times", b"pins"):
+            txn.drop(env.open_db(name, txn))
     set_schema(tmp_path, 1)
+    now = 5_000.0
+    store = LmdbStore(tmp_path, QUOTA_BYTES, clock=lambda: now)
+    now = 5_007.0
+    assert {entry.age_s for entry in store.scan(Id(bytes(32)), 10)} == {7.0}
+    assert store.read([key_of(record(1))]) == [record(1)]
+    store.close()
     LmdbStore(tmp_path, QUOTA_BYTES).close()
 
 
