@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from xorbit.core.job import Job
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Item, ItemKey, Record
+from xorbit.items import Address, Contact, Item, ItemKey, Record
 from xorbit.wire.message import Envelope, Receipt, Response
 
 
@@ -94,6 +94,20 @@ class DropDamaged(EffectBase, frozen=True):
     key: ItemKey
 
 
+class SaveContacts(EffectBase, frozen=True):
+    """Keep these contacts for our next life, in place of those kept before. Nothing comes back."""
+
+    contacts: tuple[Contact, ...]
+
+
+class SignConnection(EffectBase, frozen=True):
+    """Sign with our key where we are -> ConnectionSigned."""
+
+    guid: Guid
+    seq: int
+    addresses: tuple[Address, ...]
+
+
 # --- Ourselves ----------------------------------------------------------------------------------
 
 
@@ -126,9 +140,13 @@ class Report(EffectBase, frozen=True):
 
 
 class Print(EffectBase, frozen=True):
-    """Show this text to whoever typed at the node's standard input."""
+    """Show this text to whoever typed the line: at the node's standard input where `session` is
+    None, else in that console. `last` says that nothing more comes for that line.
+    """
 
     text: str
+    session: Guid | None = None
+    last: bool = True
 
 
 class Stopped(EffectBase, frozen=True):
@@ -146,6 +164,8 @@ Effect = (
     | WriteStore
     | CheckStore
     | DropDamaged
+    | SaveContacts
+    | SignConnection
     | Post
     | Finish
     | Pushed
@@ -173,11 +193,17 @@ class NotFound(Struct, frozen=True, tag=True):
 
 
 class PutDone(Struct, frozen=True, tag=True):
-    """Store: what every node said. Stored nowhere at all is a PutDone without a "stored"."""
+    """Store: what every node said. Stored nowhere at all is a PutDone without a "stored".
+
+    `won`: as far as this record goes, nobody else's was taken. With `cas` that means that all but
+    one of the r closest took it (of fewer nodes, a majority): no other writer who saw the same
+    can have that as well, even if it knows of other nodes than we do.
+    """
 
     receipts: tuple[Receipt, ...]
     newer: Record | None = None
     """The newest record that a node held instead of ours, where one said so."""
+    won: bool = False
 
 
 class Answered(Struct, frozen=True, tag=True):
@@ -186,6 +212,14 @@ class Answered(Struct, frozen=True, tag=True):
     peer: Id
     response: Response
     round_trip_s: float
+
+
+class LookedUp(Struct, frozen=True, tag=True):
+    """LookUp: the contacts that are closest, closest first; how many answered and did not."""
+
+    contacts: tuple[Contact, ...]
+    asked: int
+    failed: int
 
 
 class Connected(Struct, frozen=True, tag=True):
@@ -208,4 +242,4 @@ class Failed(Struct, frozen=True, tag=True):
     tried: tuple[tuple[Address, str], ...] = ()
 
 
-Outcome = Got | NotFound | PutDone | Answered | Connected | Joined | Failed
+Outcome = Got | NotFound | PutDone | Answered | LookedUp | Connected | Joined | Failed

@@ -7,6 +7,7 @@ time (RFC 6298), but for a request that the peer passes on. Works are told of an
 `State.deliveries`; nothing here knows what a work is.
 """
 
+from xorbit.core.addresses import is_ours, note_own_forms
 from xorbit.core.effect import Close, Dial, HoldRequests, ReleaseRequests, Send
 from xorbit.core.job import (
     ConnectionLost,
@@ -15,8 +16,10 @@ from xorbit.core.job import (
     HandleRequest,
     HandleResponse,
 )
+from xorbit.core.scope import within_scope
 from xorbit.core.state import (
     Answer,
+    DialBack,
     DialEnded,
     Dialling,
     InWorker,
@@ -51,7 +54,7 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
         _submit(state, state.links[connection], worker)
     elif to.id in state.revoked:
         _fail(state, worker, to.id, "the network's operator has revoked it")
-    elif (addresses := tuple(filter(is_literal, to.addresses))) and not state.stopping:
+    elif (addresses := _dialable(state, to.addresses)) and not state.stopping:
         dialling = dial(state, addresses, to.id)
         if len(dialling.waiting) < state.limits.waiting_requests_max:
             dialling.waiting.append(worker)
@@ -62,6 +65,12 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
     else:
         _fail(state, worker, to.id, "no connection and no address")
     return worker.guid
+
+
+def _dialable(state: State, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    return tuple(
+        address for address in addresses if is_literal(address) and not is_ours(state, address)
+    )
 
 
 def reply_timeout_s(state: State, round_trip: RoundTrip) -> float:
@@ -120,7 +129,8 @@ def handle_response(state: State, job: HandleResponse) -> None:
         state.now, worker.origin, worker.guid, link.peer, "answered", kind, words, round_trip_s
     )
     state.table.heard(link.peer, state.now)
-    state.deliveries.append(Answer(worker.work, worker.guid, link.peer, job.response, round_trip_s))
+    response = within_scope(job.response, link.address.host)
+    state.deliveries.append(Answer(worker.work, worker.guid, link.peer, response, round_trip_s))
     _send_waiting(state, link)
     _close_if_retired(state, link)
 
@@ -263,6 +273,7 @@ def respond(state: State, connection: Guid, guid: Guid, response: Response) -> N
     state.trace.add(
         state.now, worker.work, guid, link.peer, "served", kind, said(response), took_s
     )
+    response = within_scope(response, link.address.host)
     state.emit(Send(connection, Envelope(guid, worker.work, response)))
     if len(link.in_workers) == state.limits.workers - 1:
         state.emit(ReleaseRequests(connection))
@@ -324,6 +335,7 @@ def handle_opened(state: State, job: ConnectionOpened) -> Link:
 
 def handle_dial_failed(state: State, job: DialFailed) -> None:
     """Fail what waited for this dial; forget a contact that another id answered for."""
+    note_own_forms(state, job.ours)
     dialling = _end_dial(state, job.dial)
     if dialling is None:
         return
@@ -375,7 +387,7 @@ def distrust(state: State, peer: Id, why: str) -> None:
     """A peer lied: say so, end its connections and forget it as a contact."""
     state.warn("peer distrusted", f"{peer.hex()}: {why}")
     state.table.forget(peer)
-    state.possibles.pop(peer, None)
+    forget_possible(state, peer)
     for link in [link for link in state.links.values() if link.peer == peer]:
         close(state, link, why)
 
@@ -395,9 +407,29 @@ def _end_dial(state: State, guid: Guid) -> Dialling | None:
 def _note_unreachable(state: State, peer: Id, *, impostor: bool) -> None:
     if impostor:
         state.table.forget(peer)
-        state.possibles.pop(peer, None)
+        forget_possible(state, peer)
     else:
         state.table.failed(peer)
+        _try_back_later(state, peer)
+
+
+def forget_possible(state: State, peer: Id) -> None:
+    """Dial this one back no more."""
+    state.possibles.pop(peer, None)
+    state.dial_backs.pop(peer, None)
+
+
+def _try_back_later(state: State, peer: Id) -> None:
+    """Dial a possible again after a wait that grows; give up in the end unless it is connected."""
+    if peer not in state.possibles:
+        return
+    limits = state.limits
+    back = state.dial_backs.setdefault(peer, DialBack())
+    wait = min(limits.dial_back_s_min * 2**back.tries, limits.dial_back_s_max)
+    back.tries += 1
+    back.due = state.now + state.jittered(wait)
+    if back.tries >= limits.dial_back_tries_max and peer not in state.link_of:
+        forget_possible(state, peer)
 
 
 def _choose_link(state: State, link: Link) -> None:

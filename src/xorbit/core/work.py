@@ -190,11 +190,13 @@ class PutWork(Work):
     First a lookup for who is closest, then the stores, all at once; where one refuses, fails or is
     slow, the next closest is asked, found by a second, wider lookup when the first found no more.
     We count among the closest ourselves if others can dial us. With `cas` the closest node alone is
-    asked first: it decides who wins a race, and only the winner's record goes to the others.
+    asked first: most races are decided there, and the loser's record goes no further.
     """
 
     __slots__ = (
+        "_again",
         "_cas",
+        "_contact_of",
         "_item",
         "_key",
         "_lookup",
@@ -224,6 +226,9 @@ class PutWork(Work):
         self._slow_at: dict[Guid, float] = {}
         self._receipts: dict[Id, Receipt] = {}
         self._newer: Record | None = None
+        self._again: dict[Id, None] = {}
+        """Whom a race has asked a second time."""
+        self._contact_of: dict[Id, Contact] = {}
 
     def start(self, state: State) -> None:
         """Look for the closest nodes."""
@@ -243,7 +248,7 @@ class PutWork(Work):
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Do without that node."""
         if failure.guid in self._storing:
-            self._note(failure.guid, "timeout", failure.reason)
+            self._fail(failure)
         elif self._lookup is not None:
             self._lookup.on_failure(failure.peer)
         self._go_on(state)
@@ -307,7 +312,7 @@ class PutWork(Work):
         waited = [due for due in self._slow_at.values() if arbitrated or due > state.now]
         wanted = 1 if arbitrated else state.limits.replicas
         while self._others and stored + len(waited) < wanted:
-            waited.append(self._ask(state, self._others.pop(0), stored))
+            waited.append(self._ask(state, self._others.pop(0)))
         if self._may_widen and stored + len(waited) < wanted:
             self._may_widen = False
             self._look_up(state, state.limits.closest_count)
@@ -316,16 +321,16 @@ class PutWork(Work):
         else:
             self._finish(state)
 
-    def _ask(self, state: State, taker: Contact, stored: int) -> float:
-        cas = None if stored else self._cas
+    def _ask(self, state: State, taker: Contact) -> float:
         if taker.id == state.own:
             guid = state.disk_guid(self.guid)
-            state.emit(WriteStore(guid, self._key, self._item, cas))
+            state.emit(WriteStore(guid, self._key, self._item, self._cas))
             slow_at = self.deadline
         else:
-            guid = links.request(state, taker, Store(self._item, cas), self)
+            guid = links.request(state, taker, Store(self._item, self._cas), self)
             slow_at = state.now + state.limits.request_timeout_s_min
         self._storing[guid] = taker.id
+        self._contact_of[taker.id] = taker
         self._slow_at[guid] = slow_at
         return slow_at
 
@@ -338,6 +343,15 @@ class PutWork(Work):
                 self._note(answer.guid, "refused", f"{code}: {reason}" if reason else code)
             case _:
                 self._note(answer.guid, "refused", "an answer to another question")
+
+    def _fail(self, failure: NoAnswer) -> None:
+        """Do without a node; in a race it is asked once more: others might decide otherwise."""
+        if self._cas is not None and failure.peer not in self._again:
+            self._again[failure.peer] = None
+            del self._slow_at[failure.guid]
+            self._others.insert(0, self._contact_of[self._storing.pop(failure.guid)])
+        else:
+            self._note(failure.guid, "timeout", failure.reason)
 
     def _note_newer(self, newer: Record | None) -> None:
         """Keep the newest record that somebody holds instead of ours, if it proves itself."""
@@ -359,8 +373,12 @@ class PutWork(Work):
 
     def _finish(self, state: State) -> None:
         state.end_work(self)
-        done = fx.PutDone(tuple(self._receipts.values()), self._newer)
-        state.emit(Finish(self.guid, done))
+        receipts = tuple(self._receipts.values())
+        stored = sum(receipt.outcome == "stored" for receipt in receipts)
+        asked = min(len(receipts), state.limits.replicas)
+        enough = 1 if self._cas is None else max(asked // 2 + 1, asked - 1)
+        won = stored >= enough and (self._cas is not None or self._newer is None)
+        state.emit(Finish(self.guid, fx.PutDone(receipts, self._newer, won)))
 
 
 class AskWork(Work):

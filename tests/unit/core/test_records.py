@@ -6,6 +6,7 @@ from nacl.signing import SigningKey
 from tests.world import Node, World
 from xorbit.config import Limits
 from xorbit.core import effect as fx
+from xorbit.core import follow as follow_module
 from xorbit.core import job as jobs
 from xorbit.items import (
     Contact,
@@ -214,8 +215,8 @@ def test_of_two_writers_that_saw_the_same_exactly_one_wins_and_the_other_is_told
     one, other = world.outcome(nodes[1], first), world.outcome(nodes[2], second)
     assert isinstance(one, fx.PutDone)
     assert isinstance(other, fx.PutDone)
-    won = [done for done in (one, other) if stored(done)]
-    lost = [done for done in (one, other) if not stored(done)]
+    won = [done for done in (one, other) if done.won]
+    lost = [done for done in (one, other) if not done.won]
     assert len(won) == len(lost) == 1
     winner = mine if won[0] is one else theirs
     assert lost[0].newer == winner
@@ -432,3 +433,100 @@ def test_what_comes_unasked_for_changes_nothing() -> None:
     nodes[0].push(job)
     world.run(1.0)
     assert pushed(nodes[0]) == []
+
+
+def test_a_holder_killed_while_it_is_asked_to_push_is_replaced_by_the_next() -> None:
+    world = World()
+    nodes = world.network(9)
+    publish(world, nodes[0], record(1))
+    follower = nodes[8]
+    follow(follower)
+    for _ in range(2_000):
+        world.run(0.001)
+        asked = [node for node in nodes[1:8] if node.machine.state.followers]
+        if asked:
+            asked[0].kill()
+            break
+    world.run(5.0)
+    pushing = [node for node in nodes if node.alive and node.machine.state.followers]
+    assert len(pushing) >= Limits().follow_holders
+    publish(world, nodes[0], record(2))
+    world.run(1.0)
+    assert pushed(follower)[-1] == record(2)
+
+
+def test_a_holder_that_never_answers_a_follow_is_passed_over() -> None:
+    world = World()
+    nodes = world.network(5)
+    for node in nodes[:2]:
+        node.tamper = lambda envelope: (
+            message.Envelope(bytes(16), envelope.work, envelope.body)
+            if isinstance(envelope.body, message.Following)
+            else envelope
+        )
+    follow(nodes[4])
+    world.run(10.0)
+    publish(world, nodes[0], record(1))
+    world.run(1.0)
+    assert pushed(nodes[4]) == [record(1)]
+
+
+def test_a_follower_that_outlives_its_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow_module, "FOREVER_S", 5.0)
+    world = World()
+    nodes = world.network(3)
+    guid = follow(nodes[2])
+    world.run(6.0)
+    assert guid not in nodes[2].machine.state.works
+
+
+def test_mending_ends_at_its_deadline_at_the_latest() -> None:
+    world = World()
+    short = Limits(
+        request_timeout_s_min=1.0, request_timeout_s_first=1.0, request_timeout_s_max=1.0
+    )
+    nodes = world.network(3, short)
+    publish(world, nodes[0], record(1))
+    nodes[0].store.write([Write(NAME, record(2))])
+    guid = nodes[0].get(NAME)
+    world.outcome(nodes[0], guid)
+    for node in nodes[1:]:
+        node.mute = True
+    world.run(5.0)
+    assert not [work for work in nodes[0].machine.state.works.values() if work.origin == guid]
+
+
+def test_an_older_version_stored_late_is_not_pushed() -> None:
+    """Followers are told of newer versions only, and those whose lease ended of none."""
+    world = World()
+    nodes = world.network(4)
+    follow(nodes[3])
+    world.run(1.0)
+    publish(world, nodes[0], record(2))
+    world.run(1.0)
+    publish(world, nodes[0], record(2))
+    world.run(1.0)
+    assert pushed(nodes[3]) == [record(2)]
+
+
+def test_followers_whose_lease_has_ended_make_room_for_others() -> None:
+    world = World()
+    server = world.node(limits=Limits(followers_max=2, lease_s=5.0))
+    clients = [world.node(listen=False) for _ in range(3)]
+    for client in clients:
+        world.outcome(client, client.connect(server))
+
+    def asked(client: Node, name: ItemKey) -> object:
+        guid = client.call(
+            lambda guid: jobs.SendRequest(guid, Contact(server.id), message.Follow(name.id))
+        )
+        answer = world.outcome(client, guid)
+        assert isinstance(answer, fx.Answered)
+        return answer.response
+
+    assert isinstance(asked(clients[0], NAME), message.Following)
+    world.run(3.0)
+    assert isinstance(asked(clients[1], NAME), message.Following)
+    world.run(3.0)
+    assert isinstance(asked(clients[2], NAME), message.Following)
+    assert len(server.machine.state.followers[NAME.id]) == 2
