@@ -52,12 +52,13 @@ class Limits(Struct, frozen=True, kw_only=True):
     liveness_pings_per_minute_max: int = 60
     dial_back_s_min: float = 2.0
     """When a possible that could not be dialled is dialled again; doubled each time."""
+    dial_back_s_max: float = 600.0
     dial_back_tries_max: int = 8
-    """After so many it is forgotten until we hear of it anew."""
+    """After so many in vain it is forgotten, unless it is connected to us."""
     relays_max: int = 1_024
     """FindNext requests of others that are on their way through us."""
     relays_per_peer_max: int = 16
-    save_contacts_s: float = 60.0
+    save_contacts_s: float = 20.0
     """How often the contacts are saved, where they changed."""
 
     # Connections and their workers.
@@ -176,6 +177,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
             ("look_around_s_min", "look_around_s_max"),
             ("finger_check_s_min", "finger_check_s_max"),
+            ("dial_back_s_min", "dial_back_s_max"),
             ("replicas", "closest_count"),
             ("handshakes_per_host_max", "handshakes_max"),
         ):

@@ -7,7 +7,7 @@ them apart in one match (machine.py).
 from msgspec import Struct
 
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Contact, Item, ItemKey, Record
+from xorbit.items import Address, ConnectionItem, Contact, Item, ItemKey, Record
 from xorbit.wire.message import Request, Response
 
 
@@ -59,6 +59,8 @@ class DialFailed(JobBase, frozen=True):
     dial: Guid
     tried: tuple[tuple[Address, str], ...]
     impostor: bool = False
+    ours: tuple[Address, ...] = ()
+    """Addresses at which we ourselves answered."""
 
 
 class ConnectionLost(JobBase, frozen=True):
@@ -130,10 +132,33 @@ class Revoked(JobBase, frozen=True):
     ids: tuple[Id, ...]
 
 
+class LookUp(JobBase, frozen=True):
+    """Find the nodes closest to a point. The guid names the work; comes back as Finish."""
+
+    guid: Guid
+    target: Id
+
+
+class QueueFigures(Struct, frozen=True, gc=False):
+    """The job queue at one instant: how many jobs wait, how many of each kind have been served."""
+
+    waiting: tuple[tuple[str, int], ...] = ()
+    """By source; that of a connection is its guid in hex. The longest lines first."""
+    served: tuple[tuple[str, int], ...] = ()
+
+
 class HandleStdinLine(JobBase, frozen=True):
-    """Somebody typed a line at the node's standard input."""
+    """Somebody typed a line, at the node's standard input or in a console attached to it.
+
+    `session` names the line where a console waits for its answers: each Print for it carries it
+    back, and a work that it starts has it as its guid, so that Cancel ends it. None is standard
+    input. `queue` is what the line may ask of the queue, which is the driver's and not the
+    machine's: as a part of the job, the answer is the same whenever the job is replayed.
+    """
 
     line: str
+    session: Guid | None = None
+    queue: QueueFigures = QueueFigures()
 
 
 class Listening(JobBase, frozen=True):
@@ -197,6 +222,19 @@ class StoreChecked(JobBase, frozen=True):
     missing: tuple[ItemKey, ...]
 
 
+class Restored(JobBase, frozen=True):
+    """The contacts that an earlier life of this node saved: to be proved again before use."""
+
+    contacts: tuple[Contact, ...]
+
+
+class ConnectionSigned(JobBase, frozen=True):
+    """What a SignConnection asked for."""
+
+    guid: Guid
+    item: ConnectionItem
+
+
 Job = (
     HandleRequest
     | HandleResponse
@@ -206,6 +244,7 @@ Job = (
     | Get
     | Store
     | Follow
+    | LookUp
     | SendRequest
     | SendResponse
     | Connect
@@ -220,4 +259,6 @@ Job = (
     | StoreRead
     | StoreWritten
     | StoreChecked
+    | Restored
+    | ConnectionSigned
 )

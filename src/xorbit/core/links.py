@@ -30,7 +30,7 @@ from xorbit.core.state import (
     State,
     Work,
 )
-from xorbit.core.trace import SAID_CHARACTERS_MAX, asked, said
+from xorbit.core.trace import asked, clean, said
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Envelope, FindNext, Following, Request, Response, Store, Updated
@@ -240,7 +240,7 @@ def _measure(round_trip: RoundTrip, sample_s: float) -> None:
 
 def _fail(state: State, worker: OutWorker, peer: Id, reason: str) -> None:
     took_s = state.now - worker.sent_at if worker.sent_at else 0.0
-    kind, words = asked(worker.request), reason[:SAID_CHARACTERS_MAX]
+    kind, words = asked(worker.request), clean(reason)
     state.trace.add(
         state.now, worker.origin, worker.guid, peer, "failed", kind, words, took_s
     )

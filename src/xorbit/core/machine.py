@@ -9,16 +9,18 @@ from random import Random
 from typing import assert_never
 
 from xorbit.config import Limits
-from xorbit.core import console, discovery, links, revoke, serve
+from xorbit.core import announce, console, discovery, fingers, links, maintenance, revoke, serve
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
+from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
 from xorbit.core.follow import FollowWork
+from xorbit.core.find import LookUpWork
 from xorbit.core.job import Job
 from xorbit.core.records import ResolveWork
 from xorbit.core.routing import RoutingTable
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
-from xorbit.core.status import PeerStatus, Status
+from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.timers import TimerName
 from xorbit.core.work import AskWork, ConnectWork, GetWork, PutWork
 from xorbit.ids import Guid, Id
@@ -30,7 +32,9 @@ class Machine:
 
     def __init__(self, own: Id, limits: Limits, rng: Random) -> None:
         """Make a machine with id `own`, all chance taken from `rng`."""
-        table = RoutingTable(own, limits.contacts_max)
+        table = RoutingTable(
+            own, limits.contacts_max, limits.subnet_contacts_max, limits.newcomers_max
+        )
         self.state = State(own, limits, rng, table)
         interval_s = limits.maintenance_interval_s
         self._cron: dict[str, tuple[Job, float]] = {
@@ -52,6 +56,8 @@ class Machine:
                 _deliver(state, work, delivery)
         if state.stopping and not state.stopped:
             self._stop_if_done()
+        if state.typed:
+            console.tell(state)
         effects = state.effects
         state.effects = []
         return effects
@@ -65,7 +71,7 @@ class Machine:
         state, counters = self.state, self.state.counters
         return Status(
             id=state.own,
-            addresses=discovery.dialable_addresses(state),
+            addresses=dialable_addresses(state),
             joined=state.joined,
             stopping=state.stopping,
             contacts=len(state.table),
@@ -97,6 +103,10 @@ class Machine:
                 (peer, state.links[connection]) for peer, connection in state.link_of.items()
             )
         ]
+
+    def fingers(self) -> list[FingerStatus]:
+        """Return the fingers that are of use, the nearest point first."""
+        return fingers.statuses(self.state)
 
     def _handle(self, job: Job) -> None:
         state = self.state
@@ -134,13 +144,20 @@ class Machine:
             case jobs.Bootstrap(guid, addresses):
                 self._start(discovery.new_join(state, guid, addresses))
             case jobs.ConnectionMaintenance():
-                discovery.maintain(state)
+                maintenance.maintain(state)
+            case jobs.Restored(contacts):
+                maintenance.restore(state, contacts)
+            case jobs.ConnectionSigned():
+                announce.handle_signed(state, job)
             case jobs.Listening(addresses):
                 state.listening = addresses
             case jobs.Revoked():
                 revoke.handle_revoked(state, job)
-            case jobs.HandleStdinLine(line):
-                console.handle_line(state, line)
+            case jobs.LookUp(guid, target):
+                self._start(LookUpWork(state, guid, self._deadline(), target))
+            case jobs.HandleStdinLine():
+                if (meant := console.handle_line(state, job)) is not None:
+                    self._handle(meant)
             case jobs.Cancel(guid):
                 self._cancel(guid)
             case jobs.Shutdown():
@@ -151,6 +168,7 @@ class Machine:
     def _begin(self) -> None:
         """Start the periodic work, at times by chance: nodes do not march in step."""
         self._began = True
+        self.state.served_at = self.state.now
         for name, (_, interval_s) in self._cron.items():
             due = self.state.now + interval_s * self.state.rng.random()
             self.state.timers.set((name, None), due)
@@ -173,6 +191,7 @@ class Machine:
         work = self.state.works.get(guid)
         if work is not None:
             self.state.end_work(work)
+            console.cancelled(self.state, guid)
 
     def _handle_disk(self, result: DiskResult) -> None:
         waiter = self.state.disk_of.pop(result.guid, None)
@@ -202,6 +221,8 @@ class Machine:
             discovery.rejoin(state)
         elif kind == "look":
             discovery.look_around(state)
+        elif kind == "finger":
+            fingers.check_next(state)
         elif kind in self._cron:
             job, interval_s = self._cron[kind]
             state.timers.set(name, state.now + state.jittered(interval_s))
@@ -223,6 +244,7 @@ class Machine:
         in_time = ("shutdown", None) in state.timers
         if not in_time or not (state.works or answering or state.disk_of):
             state.stopped = True
+            maintenance.save(state)
             state.timers.cancel(("shutdown", None))
             state.emit(Stopped())
 

@@ -36,6 +36,7 @@ _ASKS = frozenset(
         jobs.Get,
         jobs.Store,
         jobs.Follow,
+        jobs.LookUp,
         jobs.SendRequest,
         jobs.Connect,
         jobs.Bootstrap,

@@ -198,10 +198,9 @@ class Typed:
 
 
 @dataclass(slots=True)
-class Possible:
-    """A contact that we only heard of, to be dialled back with growing waits."""
+class DialBack:
+    """How often a possible was dialled in vain, and when it will be again."""
 
-    contact: Contact
     tries: int = 0
     due: float = 0.0
 
@@ -282,7 +281,16 @@ class State:
     possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
     revoked: frozenset[Id] = frozenset()
     """Whom the operator of our network has turned out; asked for membership only."""
-    unreachable_since: dict[Id, float] = field(default_factory=dict[Id, float])
+    dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
+    """For each of the possibles, how dialling it back went."""
+    fingers: FingerChecks = field(default_factory=FingerChecks)
+    announced: Announced = field(default_factory=Announced)
+    relays: int = 0
+    """How many FindNext requests of others are on their way through us."""
+    saved: tuple[Contact, ...] = ()
+    """The contacts that were last saved."""
+    save_due: float = 0.0
+    """When they may be saved again."""
     joined: bool = False
     retry_wait_s: float = 0.0
     """How long the last wait before another try to join was."""
@@ -297,6 +305,9 @@ class State:
     typed: dict[Guid, Typed] = field(default_factory=dict[Guid, Typed])
     """The lines of a console whose works are in progress, by the guid of the work."""
     typed_count: int = 0
+    served_at: float = 0.0
+    served_before: dict[str, int] = field(default_factory=dict[str, int])
+    """How many jobs of each kind had been served when a console was last told of it."""
 
     def __post_init__(self) -> None:
         """Make what the limits measure."""
