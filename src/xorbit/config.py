@@ -36,6 +36,30 @@ class Limits(Struct, frozen=True, kw_only=True):
     store_quota_bytes: int = 10 * 2**30
     """How many bytes of items the node keeps."""
 
+    # Keeping items.
+    item_lifetime_s: float = 172_800.0
+    """An item that no owner has refreshed for so long is dropped."""
+    refresh_after_s: float = 57_600.0
+    """An owner refreshes what it put when this has passed; sooner, by chance."""
+    sweep_interval_s: float = 3_600.0
+    """How often a node goes through all its items."""
+    sweep_items_max: int = 64
+    """Items that a sweep looks at in one go."""
+    sweep_pause_s: float = 0.02
+    """How long it rests in between."""
+    sweep_stores_max: int = 8
+    """Items that a sweep hands over at once."""
+    sweep_settle_s: float = 10.0
+    """How long after its start a node leaves the upkeep to others."""
+    hand_off_delay_s: float = 3.0
+    """How long after neighbours came or went a sweep looks after the items that this concerns."""
+    hand_off_stagger_s: float = 2.0
+    """How much later than the nearest holder each next one acts itself."""
+    neighbours_max: int = 40
+    """How many contacts around us are watched for coming and going."""
+    surplus_holders_max: int = 2
+    """How many nodes beyond the r closest keep a copy that they have."""
+
     # Contacts.
     contacts_max: int = 4_096
     """The budget of the routing table."""
@@ -179,6 +203,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("finger_check_s_min", "finger_check_s_max"),
             ("dial_back_s_min", "dial_back_s_max"),
             ("replicas", "closest_count"),
+            ("refresh_after_s", "item_lifetime_s"),
             ("handshakes_per_host_max", "handshakes_max"),
         ):
             if getattr(self, low) > getattr(self, high):

@@ -79,13 +79,47 @@ class WriteStore(EffectBase, frozen=True):
     key: ItemKey
     item: Item
     cas: int | None = None
+    pin: bool = False
+    """Our owner put it."""
+    age_s: float = 0.0
+    """How old it was where it came from."""
 
 
 class CheckStore(EffectBase, frozen=True):
-    """-> StoreChecked: which of the keys are missing."""
+    """-> StoreChecked: which of the keys are missing. With `touch`, those held are young again."""
 
     guid: Guid
     keys: tuple[ItemKey, ...]
+    touch: bool = False
+
+
+class ScanStore(EffectBase, frozen=True):
+    """-> StoreScanned: up to `count` items in keyspace order, from `start` on."""
+
+    guid: Guid
+    start: Id
+    count: int
+
+
+class DropItems(EffectBase, frozen=True):
+    """Remove those that are not pinned -> StoreDropped."""
+
+    guid: Guid
+    keys: tuple[ItemKey, ...]
+
+
+class PinItem(EffectBase, frozen=True):
+    """Keep this item for our owner -> StorePinned."""
+
+    guid: Guid
+    key: ItemKey
+
+
+class UnpinItem(EffectBase, frozen=True):
+    """Let go of our owner's pin -> StorePinned."""
+
+    guid: Guid
+    key: ItemKey
 
 
 class DropDamaged(EffectBase, frozen=True):
@@ -163,6 +197,10 @@ Effect = (
     | ReadStore
     | WriteStore
     | CheckStore
+    | ScanStore
+    | DropItems
+    | PinItem
+    | UnpinItem
     | DropDamaged
     | SaveContacts
     | SignConnection
@@ -222,6 +260,12 @@ class LookedUp(Struct, frozen=True, tag=True):
     failed: int
 
 
+class Pinned(Struct, frozen=True, tag=True):
+    """Pin or Unpin: the item is kept, or no longer is."""
+
+    kept: bool
+
+
 class Connected(Struct, frozen=True, tag=True):
     """Connect: who is there."""
 
@@ -242,4 +286,4 @@ class Failed(Struct, frozen=True, tag=True):
     tried: tuple[tuple[Address, str], ...] = ()
 
 
-Outcome = Got | NotFound | PutDone | Answered | LookedUp | Connected | Joined | Failed
+Outcome = Got | NotFound | PutDone | Answered | LookedUp | Pinned | Connected | Joined | Failed

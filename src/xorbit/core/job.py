@@ -7,7 +7,7 @@ them apart in one match (machine.py).
 from msgspec import Struct
 
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, ConnectionItem, Contact, Item, ItemKey, Record
+from xorbit.items import Address, ConnectionItem, Contact, Held, Item, ItemKey, Record
 from xorbit.wire.message import Request, Response
 
 
@@ -87,6 +87,20 @@ class Store(JobBase, frozen=True):
     key: ItemKey
     item: Item
     cas: int | None = None
+
+
+class Pin(JobBase, frozen=True):
+    """Keep this item, and keep it alive in the network. Comes back as Finish."""
+
+    guid: Guid
+    key: ItemKey
+
+
+class Unpin(JobBase, frozen=True):
+    """Let go of a pin: the item is refreshed no more. Comes back as Finish."""
+
+    guid: Guid
+    key: ItemKey
 
 
 class SendRequest(JobBase, frozen=True):
@@ -222,6 +236,28 @@ class StoreChecked(JobBase, frozen=True):
     missing: tuple[ItemKey, ...]
 
 
+class StoreScanned(JobBase, frozen=True):
+    """What a ScanStore came by; nothing where the end was reached or the disk failed."""
+
+    guid: Guid
+    entries: tuple[Held, ...]
+
+
+class StoreDropped(JobBase, frozen=True):
+    """Which keys of a DropItems were removed."""
+
+    guid: Guid
+    keys: tuple[ItemKey, ...]
+
+
+class StorePinned(JobBase, frozen=True):
+    """What became of a PinItem (`done`: it is held) or an UnpinItem (`done`: it was pinned)."""
+
+    guid: Guid
+    done: bool
+    reason: str = ""
+
+
 class Restored(JobBase, frozen=True):
     """The contacts that an earlier life of this node saved: to be proved again before use."""
 
@@ -243,6 +279,8 @@ Job = (
     | ConnectionLost
     | Get
     | Store
+    | Pin
+    | Unpin
     | Follow
     | LookUp
     | SendRequest
@@ -259,6 +297,9 @@ Job = (
     | StoreRead
     | StoreWritten
     | StoreChecked
+    | StoreScanned
+    | StoreDropped
+    | StorePinned
     | Restored
     | ConnectionSigned
 )

@@ -11,6 +11,7 @@ from typing import assert_never
 from xorbit.config import Limits
 from xorbit.core import announce, console, discovery, fingers, links, maintenance, revoke, serve
 from xorbit.core import effect as fx
+from xorbit.core import upkeep
 from xorbit.core import job as jobs
 from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
@@ -22,9 +23,10 @@ from xorbit.core.routing import RoutingTable
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
 from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.timers import TimerName
+from xorbit.core.upkeep import PinWork
 from xorbit.core.work import AskWork, ConnectWork, GetWork, PutWork
 from xorbit.ids import Guid, Id
-from xorbit.items import BLOCK_KINDS
+from xorbit.items import BLOCK_KINDS, Kind
 
 
 class Machine:
@@ -117,6 +119,12 @@ class Machine:
                 links.handle_response(state, job)
             case jobs.StoreRead() | jobs.StoreWritten() | jobs.StoreChecked():
                 self._handle_disk(job)
+            case jobs.StoreScanned() | jobs.StoreDropped() | jobs.StorePinned():
+                self._handle_disk(job)
+            case jobs.Pin(guid, key):
+                self._start(PinWork(guid, self._deadline(), key, keep=True))
+            case jobs.Unpin(guid, key):
+                self._start(PinWork(guid, self._deadline(), key, keep=False))
             case jobs.Tick():
                 self._handle_tick()
             case jobs.Get(guid, key):
@@ -127,7 +135,8 @@ class Machine:
             case jobs.Follow(guid, key):
                 self._start(FollowWork(state, guid, key))
             case jobs.Store(guid, key, item, cas):
-                self._start(PutWork(guid, self._deadline(), key, item, cas))
+                keep = key.kind is not Kind.CONNECTION  # its node announces it by itself
+                self._start(PutWork(guid, self._deadline(), key, item, cas, keep=keep))
             case jobs.SendRequest(guid, to, request):
                 self._start(AskWork(guid, self._deadline(), to, request))
             case jobs.SendResponse(connection, guid, response):
@@ -138,13 +147,14 @@ class Machine:
             case jobs.DialFailed():
                 links.handle_dial_failed(state, job)
             case jobs.ConnectionLost():
-                links.handle_lost(state, job)
+                upkeep.note_lost(state, links.handle_lost(state, job))
             case jobs.Connect(guid, addresses, expected):
                 self._start(ConnectWork(guid, self._deadline(), addresses, expected))
             case jobs.Bootstrap(guid, addresses):
                 self._start(discovery.new_join(state, guid, addresses))
             case jobs.ConnectionMaintenance():
                 maintenance.maintain(state)
+                upkeep.look_after(state)
             case jobs.Restored(contacts):
                 maintenance.restore(state, contacts)
             case jobs.ConnectionSigned():
@@ -219,6 +229,8 @@ class Machine:
             links.handle_deadline(state, guid)
         elif kind == "retry":
             discovery.rejoin(state)
+        elif kind == "sweep":
+            upkeep.sweep(state)
         elif kind == "look":
             discovery.look_around(state)
         elif kind == "finger":

@@ -11,7 +11,15 @@ from random import Random
 
 from xorbit.config import Limits
 from xorbit.core.effect import Effect, Report
-from xorbit.core.job import DialFailed, StoreChecked, StoreRead, StoreWritten
+from xorbit.core.job import (
+    DialFailed,
+    StoreChecked,
+    StoreDropped,
+    StorePinned,
+    StoreRead,
+    StoreScanned,
+    StoreWritten,
+)
 from xorbit.core.routing import RoutingTable
 from xorbit.core.timers import Timers
 from xorbit.core.trace import Event, Trace
@@ -19,7 +27,9 @@ from xorbit.ids import Guid, Id, new_guid
 from xorbit.items import Address, ConnectionItem, Contact
 from xorbit.wire.message import Request, Response
 
-DiskResult = StoreRead | StoreWritten | StoreChecked
+DiskResult = (
+    StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | StorePinned
+)
 
 
 @dataclass(slots=True)
@@ -241,6 +251,28 @@ class Counters:
 
 
 @dataclass(slots=True)
+class Upkeep:
+    """What the upkeep of our items (upkeep.py) remembers."""
+
+    near: dict[Id, None] | None = None
+    """The contacts around us at the last look; None before the first."""
+    lost: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Neighbours whose connection broke, to be dialled to see whether they are there."""
+    changed: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Who came and went since the last sweep."""
+    left: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Who came or went, where the last sweep left it to nearer holders to act."""
+    settled_at: float = 0.0
+    """No sweep before this: a node that has just started knows too little."""
+    full_at: float = 0.0
+    changed_at: float | None = None
+    left_at: float | None = None
+    """When the sweeps for all items, for `changed` and for `left` are due."""
+    sweep: Guid | None = None
+    """The sweep under way."""
+
+
+@dataclass(slots=True)
 class State:
     """The state of one node."""
 
@@ -291,6 +323,7 @@ class State:
     """The contacts that were last saved."""
     save_due: float = 0.0
     """When they may be saved again."""
+    upkeep: Upkeep = field(default_factory=Upkeep)
     joined: bool = False
     retry_wait_s: float = 0.0
     """How long the last wait before another try to join was."""

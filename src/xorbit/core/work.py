@@ -15,7 +15,16 @@ from xorbit.core.lookup import Ask, Finished, Lookup, Wait
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, State, Work
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
-from xorbit.items import Address, Contact, Item, ItemKey, Record, check_is, version
+from xorbit.items import (
+    BLOCK_KINDS,
+    Address,
+    Contact,
+    Item,
+    ItemKey,
+    Record,
+    check_is,
+    version,
+)
 from xorbit.wire.message import (
     REASON_BYTES_MAX,
     Closest,
@@ -191,6 +200,9 @@ class PutWork(Work):
     slow, the next closest is asked, found by a second, wider lookup when the first found no more.
     We count among the closest ourselves if others can dial us. With `cas` the closest node alone is
     asked first: most races are decided there, and the loser's record goes no further.
+
+    With `keep` a copy stays here, pinned for our owner; it is no receipt. A block is written while
+    the others are asked, a record once somebody has taken it.
     """
 
     __slots__ = (
@@ -198,6 +210,8 @@ class PutWork(Work):
         "_cas",
         "_contact_of",
         "_item",
+        "_keep",
+        "_keeping",
         "_key",
         "_lookup",
         "_may_widen",
@@ -209,7 +223,14 @@ class PutWork(Work):
     )
 
     def __init__(
-        self, guid: Guid, deadline: float, key: ItemKey, item: Item, cas: int | None
+        self,
+        guid: Guid,
+        deadline: float,
+        key: ItemKey,
+        item: Item,
+        cas: int | None,
+        *,
+        keep: bool = False,
     ) -> None:
         """Put `item`, which stands under `key`."""
         super().__init__(guid, deadline)
@@ -229,9 +250,14 @@ class PutWork(Work):
         self._again: dict[Id, None] = {}
         """Whom a race has asked a second time."""
         self._contact_of: dict[Id, Contact] = {}
+        self._keep = keep
+        self._keeping: Guid | None = None
+        """The disk operation that writes our owner's copy."""
 
     def start(self, state: State) -> None:
         """Look for the closest nodes."""
+        if self._key.kind in BLOCK_KINDS:
+            self._keep_copy(state)
         self._look_up(state, state.limits.replicas)
 
     def on_answer(self, state: State, answer: Answer) -> None:
@@ -256,6 +282,12 @@ class PutWork(Work):
     def on_disk(self, state: State, result: DiskResult) -> None:
         """Take what our own disk said."""
         assert isinstance(result, StoreWritten)
+        if result.guid == self._keeping:
+            self._keeping = None
+            if result.code not in ("stored", "stale"):
+                state.warn("no copy is kept here", result.reason)
+            self._go_on(state)
+            return
         if result.code == "stored":
             followers.tell(state, self._item)
             self._note(result.guid, "stored")
@@ -272,7 +304,7 @@ class PutWork(Work):
         """Say what there is to say."""
         for peer in self._storing.values():
             self._receipts[peer] = Receipt(peer, "timeout", "no answer before the deadline")
-        self._finish(state)
+        self._end(state)
 
     def _look_up(self, state: State, width: int) -> None:
         self._lookup = new_lookup(
@@ -371,14 +403,32 @@ class PutWork(Work):
         peer = self._storing.pop(store)
         self._receipts[peer] = Receipt(peer, outcome, reason[:REASON_BYTES_MAX])
 
+    def _keep_copy(self, state: State) -> None:
+        if self._keep:
+            self._keep = False
+            self._keeping = state.disk_guid(self.guid)
+            state.emit(WriteStore(self._keeping, self._key, self._item, pin=True))
+
     def _finish(self, state: State) -> None:
+        """End, once our owner's copy is on disk where there is to be one."""
+        if self._outcome(state).won:
+            self._keep_copy(state)
+        if self._keeping is None:
+            self._end(state)
+        else:
+            state.wake_at(self, None)
+
+    def _end(self, state: State) -> None:
         state.end_work(self)
+        state.emit(Finish(self.guid, self._outcome(state)))
+
+    def _outcome(self, state: State) -> fx.PutDone:
         receipts = tuple(self._receipts.values())
         stored = sum(receipt.outcome == "stored" for receipt in receipts)
         asked = min(len(receipts), state.limits.replicas)
         enough = 1 if self._cas is None else max(asked // 2 + 1, asked - 1)
         won = stored >= enough and (self._cas is not None or self._newer is None)
-        state.emit(Finish(self.guid, fx.PutDone(receipts, self._newer, won)))
+        return fx.PutDone(receipts, self._newer, won)
 
 
 class AskWork(Work):

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from xorbit.ids import ID_BYTES, Id
-from xorbit.items import Held, Item, ItemKey, Kind, Record, version
+from xorbit.items import Contact, Held, Item, ItemKey, Kind, Record, version
 
 
 class Damaged(Enum):
@@ -150,6 +150,22 @@ class Store(Protocol):
 
         Raises:
             StoreError: the disk failed.
+        """
+        ...
+
+    def save_contacts(self, network: bytes, contacts: Sequence[Contact]) -> None:
+        """Keep these contacts for the network with this key, in place of those kept before.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; those kept before remain.
+        """
+        ...
+
+    def load_contacts(self, network: bytes) -> tuple[Contact, ...]:
+        """Return the contacts kept for a network; none where they are missing or damaged.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
         """
         ...
 

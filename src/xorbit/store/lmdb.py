@@ -21,6 +21,7 @@ from xorbit.items import (
     ITEM_OVERHEAD_BYTES,
     Block,
     ConnectionItem,
+    Contact,
     Held,
     Item,
     ItemKey,
@@ -58,6 +59,7 @@ _Result = TypeVar("_Result")
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_record: Final = msgspec.msgpack.Decoder(Record).decode
+_decode_contacts: Final = msgspec.msgpack.Decoder(tuple[Contact, ...]).decode
 _decode_connection: Final = msgspec.msgpack.Decoder(ConnectionItem).decode
 
 
@@ -190,6 +192,32 @@ class LmdbStore:
             keys = _keys(txn, start, count)
         self._viewed(len(keys))
         return keys
+
+    def save_contacts(self, network: bytes, contacts: Sequence[Contact]) -> None:
+        """Keep these contacts for a network, in place of those kept before.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; those kept before remain.
+        """
+        with self._writing:
+            try:
+                with self._home.write_txn() as txn:
+                    txn.put(network, _encode(tuple(contacts)), db=self._home.contacts)
+            except lmdb.Error as error:
+                raise StoreError(f"the store in {self._home.path} failed: {error}") from error
+
+    def load_contacts(self, network: bytes) -> tuple[Contact, ...]:
+        """Return the contacts kept for a network; none where they are missing or damaged.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
+        """
+        with self._home.read_txn() as txn:
+            raw = txn.get(network, db=self._home.contacts)
+        try:
+            return () if raw is None else _decode_contacts(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return ()
 
     def usage(self) -> Usage:
         """Return how many items and bytes are held, and the quota."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from xorbit.errors import MisuseError
 from xorbit.ids import Id
-from xorbit.items import Block, Held, Item, ItemKey, size_of
+from xorbit.items import Block, Contact, Held, Item, ItemKey, size_of
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -45,6 +45,7 @@ class MemoryStore:
         self._items: dict[ItemKey, Item] = {}
         self._damaged: set[ItemKey] = set()
         self._order: list[bytes] = []
+        self._contacts: dict[bytes, tuple[Contact, ...]] = {}
 
     def read(self, keys: Sequence[ItemKey]) -> list[ReadResult]:
         """Return what is held under each key, DAMAGED where `damage` was."""
@@ -105,6 +106,14 @@ class MemoryStore:
         first = bisect_left(self._order, start)
         found = map(key_from_bytes, self._order[first : first + count])
         return [key for key in found if key is not None]
+
+    def save_contacts(self, network: bytes, contacts: Sequence[Contact]) -> None:
+        """Keep these contacts for a network, in place of those kept before."""
+        self._contacts[network] = tuple(contacts)
+
+    def load_contacts(self, network: bytes) -> tuple[Contact, ...]:
+        """Return the contacts kept for a network."""
+        return self._contacts.get(network, ())
 
     def usage(self) -> Usage:
         """Return how many items and bytes are held, and the quota."""

@@ -75,12 +75,16 @@ class Store(Message, frozen=True, tag=5):
     cas: Sequence63 | None = None
     """Compare and swap: store only if the record you hold has this sequence number."""
     also: Annotated[tuple[Contact, ...], Meta(max_length=ALSO_MAX)] = ()
+    age_s: Annotated[float, Meta(ge=0)] = 0.0
+    """How long ago its owner last refreshed it: a copy that is handed on grows no younger."""
 
 
 class Have(Message, frozen=True, tag=6):
     """Which of these do you lack?"""
 
     keys: Keys
+    refresh: bool = False
+    """Whoever asks is an owner of them: let those that you have live on."""
 
 
 class Follow(Message, frozen=True, tag=7):

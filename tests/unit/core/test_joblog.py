@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.wire.strategies import (
     address_tuples,
     addresses,
+    connection_items,
     contacts,
     guids,
     ids,
@@ -51,7 +52,9 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.ConnectionOpened: st.builds(
         jobs.ConnectionOpened, guids, ids, addresses, st.none() | guids
     ),
-    jobs.DialFailed: st.builds(jobs.DialFailed, guids, failures, st.booleans()),
+    jobs.DialFailed: st.builds(jobs.DialFailed, guids, failures, st.booleans(), address_tuples),
+    jobs.Restored: st.builds(jobs.Restored, st.lists(contacts, max_size=3).map(tuple)),
+    jobs.ConnectionSigned: st.builds(jobs.ConnectionSigned, guids, connection_items),
     jobs.ConnectionLost: st.builds(jobs.ConnectionLost, guids, reasons),
     jobs.Get: st.builds(jobs.Get, guids, keys),
     jobs.Store: st.builds(jobs.Store, guids, keys, items, st.none() | sequences),

@@ -352,8 +352,9 @@ def test_a_store_with_also_is_forwarded_and_says_what_each_of_them_answered() ->
     assert said[silent.id].outcome == "timeout"
     assert taker.holds(KEY)
     assert good.holds(KEY)
-    assert {env.work for env in taker.sent(Store)} == {guid}
-    assert {env.work for env in good.sent(Stored)} == {guid}
+    forwards = [env for env in taker.sent(Store) if env.body.item == BLOCK]
+    assert {env.work for env in forwards} == {guid}
+    assert {env.work for env in good.sent(Stored)} >= {guid}
 
 
 def test_a_store_with_also_names_only_itself_is_answered_at_once() -> None:
