@@ -44,7 +44,7 @@ def step_text(state: State, event: Event) -> str:
 def _text(state: State, outcome: Outcome) -> str:
     match outcome:
         case fx.Got(item, source):
-            by = "here" if source == state.own else f"from {short(source)}"
+            by = "from our own store" if source == state.own else f"from {short(source)}"
             return f"{_item(item)}\n    ({by})"
         case fx.NotFound(asked, failed):
             return f"nobody has it: {asked} said so, {failed} could not be asked"
@@ -57,6 +57,8 @@ def _text(state: State, outcome: Outcome) -> str:
             lines = [f"{it.id.hex()}  {', '.join(map(str, it.addresses))}" for it in contacts]
             head = f"{len(contacts)} closest; {asked} answered, {failed} did not"
             return "\n    ".join((head, *lines))
+        case fx.Pinned(kept):
+            return "pinned: it is kept here" if kept else "unpinned: it is kept no longer"
         case fx.Connected(peer):
             return f"connected: {peer.hex()} is there"
         case fx.Joined(contacts):
