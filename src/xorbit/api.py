@@ -7,7 +7,7 @@
         summary = node.put_file(Path("picture.webp"))
 
 What a node does is decided in the core and done in `run`; here they are put together with a home
-(key, store, local socket, saved addresses) and taken apart again. Nothing of the command line may
+(key, store, local socket, local discovery) and taken apart again. Nothing of the command line may
 enter.
 """
 
@@ -61,8 +61,8 @@ from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.run.driver import OWN_LINE, Driver
 from xorbit.run.loop import run
+from xorbit.run.mdns import LocalDiscovery, is_useful
 from xorbit.run.publish import PublishReceipt
-from xorbit.run.saved import live_addresses, load_addresses, save_addresses
 from xorbit.store.base import Eviction
 from xorbit.store.lmdb import LmdbStore
 
@@ -100,6 +100,7 @@ class Node(Calls):
         secret: bytes | None = None,
         limits: Limits = DEFAULT_LIMITS,
         control: bool = True,
+        mdns: bool = True,
         job_log: Path | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
@@ -114,6 +115,7 @@ class Node(Calls):
             secret: what only the members of that network know, at least 16 bytes.
             limits: every limit and interval.
             control: whether other programs of this user may use this node, over a local socket.
+            mdns: whether a node that listens finds others of its local network by multicast DNS.
             job_log: a file to write every job to, for `xorbit replay`.
             show: takes the answers to what is typed at the node's console.
 
@@ -127,6 +129,7 @@ class Node(Calls):
         self._secret = secret
         self._limits = limits
         self._has_control = control
+        self._mdns = mdns
         self._job_log = job_log
         self._show = show or _ignore
         self._alone_because = ""
@@ -171,7 +174,7 @@ class Node(Calls):
             if self._has_control:
                 await parts.control.start()
             await self._join(parts)
-            parts.upkeep = [asyncio.create_task(self._save_now_and_then(parts))]
+            parts.upkeep += self._local_discovery(parts)
             if parts.network.kind == "managed":
                 parts.upkeep.append(asyncio.create_task(self._watch_revoked(parts)))
             parts.ends = stack.pop_all()
@@ -184,8 +187,8 @@ class Node(Calls):
             return
         for task in parts.upkeep:
             task.cancel()
-        await asyncio.wait(parts.upkeep)
-        await self._save(parts)
+        if parts.upkeep:
+            await asyncio.wait(parts.upkeep)
         await parts.ends.aclose()
 
     async def ended(self) -> None:
@@ -228,9 +231,8 @@ class Node(Calls):
             raise WorldError(f"cannot write {self._job_log}: {error.strerror}") from error
 
     async def _join(self, parts: "_Parts") -> None:
-        saved = load_addresses(self.home, parts.network.authority_key)
-        addresses = tuple(dict.fromkeys([*self._bootstrap, *saved]))
-        if not addresses:
+        addresses = tuple(dict.fromkeys(self._bootstrap))
+        if not addresses and not parts.driver.restored:
             self._alone_because = "" if self._listen else NO_ADDRESS
             return
         outcome = await parts.driver.call(jobs.Bootstrap(parts.driver.new_guid(), addresses))
@@ -249,20 +251,19 @@ class Node(Calls):
 
         await revoked.watch(parts.calls, post, self.home, parts.network.authority_key)
 
-    async def _save_now_and_then(self, parts: "_Parts") -> None:
-        while True:
-            await self._save(parts)
-            await asyncio.sleep(self._limits.ping_interval_s)
+    def _local_discovery(self, parts: "_Parts") -> list[asyncio.Task[None]]:
+        """Find and be found on the local network, where that is wanted and others could dial us."""
+        driver = parts.driver
+        listening = driver.machine.state.listening
+        if not self._mdns or not is_useful(listening):
+            return []
 
-    async def _save(self, parts: "_Parts") -> None:
-        addresses = live_addresses(parts.driver)
-        if addresses and addresses != parts.saved:
-            parts.saved = addresses
-            key = parts.network.authority_key
-            try:
-                await asyncio.to_thread(save_addresses, self.home, key, addresses)
-            except StoreError as error:
-                log.warning("the addresses of peers are not saved: %s", error)
+        def found(peer: Id, addresses: tuple[Address, ...]) -> None:
+            driver.post(jobs.Connect(driver.new_guid(), addresses, peer), "mdns")
+
+        key = parts.network.authority_key
+        local = LocalDiscovery(driver.machine.state.own, key, listening, found, _log_report)
+        return [asyncio.create_task(local.run())]
 
     # --- Calls ----------------------------------------------------------------------------------
 
@@ -344,7 +345,6 @@ class _Parts:
         self.control = control
         self.calls = calls
         self.upkeep: list[asyncio.Task[None]] = []
-        self.saved: tuple[Address, ...] = ()
         self.ends = AsyncExitStack()
 
 

@@ -8,6 +8,7 @@ from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import follow as follow_module
 from xorbit.core import job as jobs
+from xorbit.ids import distance
 from xorbit.items import (
     Contact,
     ItemKey,
@@ -51,7 +52,10 @@ def stored(done: fx.PutDone) -> int:
 
 
 def holders(nodes: list[Node], key: ItemKey = NAME) -> list[Node]:
-    return [node for node in nodes if held(node, key) is not None]
+    """Return who holds it, but for the copy that a publisher keeps for itself."""
+    near = sorted(nodes, key=lambda node: distance(node.id, key.id))[: Limits().replicas]
+    kept = [node for node in nodes if held(node, key) is not None]
+    return [node for node in kept if node in near or not node.pins(key)]
 
 
 # --- Reading --------------------------------------------------------------------------------------

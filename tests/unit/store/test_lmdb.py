@@ -284,7 +284,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path):
 
 def test_a_store_of_the_first_version_opens_with_all_its_items_as_young_as_can_be(tmp_path):
     store = LmdbStore(tmp_path, QUOTA_BYTES, clock=lambda: 1_000.0)
-    put(store, block(1), record(1))
+    assert store.write([write(block(1)), write(record(1))]) == [STORED] * 2
     store.close()
     with lmdb.open(str(tmp_path), max_dbs=4) as env, env.begin(write=True) as txn:
         for name in (b"times", b"pins"):
