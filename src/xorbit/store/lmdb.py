@@ -352,6 +352,8 @@ class _Commit:
         held = self._holds(raw_key)
         if held:
             self._stamp(raw_key, self.now)
+            if self._txn.get(raw_key, db=self._home.pins) is not None:
+                self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
         return held
 
     def drop_if_damaged(self, key: ItemKey) -> bool:

@@ -99,6 +99,7 @@ class MemoryStore:
         for key in keys:
             if key in self._items:
                 self._stamp(key, self._clock())
+        self.pin([key for key in keys if key in self._pins])
         return self.have(keys)
 
     def keys_from(self, start: Id, count: int) -> list[ItemKey]:
