@@ -140,7 +140,8 @@ class Recorder:
         self.where = {peer.id: peer.address for peer in await self._at.peers()}
 
     def _show(self, title: str) -> None:
-        Console(stderr=True, highlight=False, soft_wrap=True, width=WIDTH).print(recorded_tree(self, title))
+        out = Console(stderr=True, highlight=False, soft_wrap=True, width=WIDTH)
+        out.print(recorded_tree(self, title))
 
     @property
     def slowest(self) -> list[tuple[str, Operation]]:

@@ -61,12 +61,15 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.Get: st.builds(jobs.Get, guids, keys),
     jobs.Store: st.builds(jobs.Store, guids, keys, items, st.none() | sequences),
     jobs.Follow: st.builds(jobs.Follow, guids, keys),
+    jobs.LookUp: st.builds(jobs.LookUp, guids, ids),
     jobs.Pin: st.builds(jobs.Pin, guids, keys),
     jobs.Unpin: st.builds(jobs.Unpin, guids, keys),
     jobs.SendRequest: st.builds(jobs.SendRequest, guids, contacts, requests),
     jobs.SendResponse: st.builds(jobs.SendResponse, guids, guids, responses),
     jobs.Connect: st.builds(jobs.Connect, guids, address_tuples, st.none() | ids),
-    jobs.HandleStdinLine: st.builds(jobs.HandleStdinLine, st.text()),
+    jobs.HandleStdinLine: st.builds(
+        jobs.HandleStdinLine, st.text(), st.none() | guids, st.builds(jobs.QueueFigures)
+    ),
     jobs.Listening: st.builds(jobs.Listening, address_tuples),
     jobs.Bootstrap: st.builds(jobs.Bootstrap, guids, address_tuples),
     jobs.ConnectionMaintenance: st.just(jobs.ConnectionMaintenance()),

@@ -58,6 +58,7 @@ def test_urgency_of_every_job() -> None:
         jobs.Get,
         jobs.Store,
         jobs.Follow,
+        jobs.LookUp,
         jobs.Pin,
         jobs.Unpin,
         jobs.SendRequest,
