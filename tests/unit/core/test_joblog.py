@@ -62,6 +62,7 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.Store: st.builds(jobs.Store, guids, keys, items, st.none() | sequences),
     jobs.Follow: st.builds(jobs.Follow, guids, keys),
     jobs.LookUp: st.builds(jobs.LookUp, guids, ids),
+    jobs.Revoked: st.builds(jobs.Revoked, st.lists(ids, max_size=3).map(tuple)),
     jobs.Pin: st.builds(jobs.Pin, guids, keys),
     jobs.Unpin: st.builds(jobs.Unpin, guids, keys),
     jobs.SendRequest: st.builds(jobs.SendRequest, guids, contacts, requests),
