@@ -22,6 +22,7 @@ from xorbit.items import (
     make_block,
     make_connection_item,
     make_record,
+    record_key,
 )
 from xorbit.wire import message
 
@@ -289,10 +290,42 @@ def test_lookup_shows_each_step_as_it_happens() -> None:
     first, *steps, last = type_in(nodes[0], f"lookup {nodes[3].id.hex()[:12]}", 3.0)
     assert first.startswith("[1] looking up")
     asked = [step for step in steps if "ask " in step]
-    answered = [step for step in steps if "Closest" in step]
+    answered = [step for step in steps if step.endswith("ms)")]
     assert len(asked) == len(answered) == 4
     assert "4 closest; 4 answered, 0 did not" in last
     assert nodes[0].machine.state.trace.watched == {}
+
+
+def test_a_lookup_that_takes_too_long_says_who_has_answered_by_then() -> None:
+    limits = Limits(work_timeout_s=0.5, maintenance_interval_s=1e6)
+    one, other = World().pair(limits)
+    other.mute = True
+    *_, text = type_in(one, f"lookup {'ab' * 32}", 1.0)
+    assert text.startswith("[1] 0 closest; 0 answered")
+
+
+def test_a_lookup_goes_on_without_those_who_do_not_answer() -> None:
+    world = World()
+    nodes = world.network(4)
+    nodes[1].mute = True
+    *_, text = type_in(nodes[0], f"lookup {'ab' * 32}", 30.0)
+    assert "[1] 2 closest; 2 answered, 1 did not" in text
+
+
+def test_a_contact_that_fails_is_no_finger() -> None:
+    one, other = World().pair()
+    one.machine.state.table.failed(other.id)
+    assert answer(one, "fingers") == "no contacts yet"
+    assert answer(one, "buckets") != "no contacts yet"
+
+
+def test_of_several_lines_just_the_one_is_cancelled() -> None:
+    one, other = World().pair()
+    other.mute = True
+    for _ in range(2):
+        one.push(jobs.HandleStdinLine(f"ping {other.id.hex()}"))
+    assert type_in(one, "cancel 2")[-1] == "[2] cancelled"
+    assert [typed.number for typed in one.machine.state.typed.values()] == [1]
 
 
 def test_two_lines_at_once_are_told_apart_by_their_numbers() -> None:
@@ -354,8 +387,12 @@ def test_a_record_is_resolved_and_followed() -> None:
     said, shown = type_in(nodes[0], f"follow {public}", 3.0)
     assert "'cancel 3' ends it" in said
     assert shown.startswith("[3] sequence 1")
+    elsewhere = nodes[0].call(
+        lambda guid: jobs.Follow(guid, record_key(KEY.verify_key.encode()))
+    )  # a program's, which is nothing to the console
     publish(2, b"second")
     world.run(3.0)
+    assert elsewhere in nodes[0].machine.state.works
     assert nodes[0].shown[-1] == "[3] sequence 2, 6 bytes:\nsecond"
     assert type_in(nodes[0], "cancel [3]") == ["[3] cancelled"]
     assert not nodes[0].machine.state.typed
@@ -423,6 +460,7 @@ def test_a_beginning_that_two_nodes_share_is_not_guessed() -> None:
         (fx.PutDone((message.Receipt(Id(b"n" * 32), "refused", "f\x07ll"),)), "refused  f\ufffdll"),
         (fx.Answered(Id(b"n" * 32), message.Stored(), 0.1), "Stored"),
         (fx.Joined(3), "joined: 3 contacts"),
+        (fx.Pinned(True), "it is kept here"),
         (fx.Failed("busy", "too\x1bmuch"), "failed (busy): too\ufffdmuch"),
     ],
 )
