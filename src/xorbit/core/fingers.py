@@ -7,7 +7,7 @@ not equal"); who comes back is dialled, and enters the table by that proof only.
 
 from xorbit.core import links
 from xorbit.core.addresses import is_ours
-from xorbit.core.state import Answer, DialEnded, NoAnswer, State, Work
+from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
 from xorbit.core.status import FingerStatus
 from xorbit.ids import ID_BITS, Id, bucket_index, distance, finger_point
 from xorbit.items import Contact, is_literal
@@ -62,9 +62,10 @@ def check_next(state: State) -> None:
     checks.turn += 1
 
 
-def hurry(state: State) -> None:
-    """Somebody that we relied on is gone: check soon and often again."""
-    if ("finger", None) in state.timers:
+def note_lost(state: State, link: Link | None) -> None:
+    """Check soon and often again: somebody that we knew is gone, unless we let them go."""
+    known = link is not None and not link.closing and link.peer in state.table
+    if known and ("finger", None) in state.timers:
         state.fingers.wait_s = state.limits.finger_check_s_min
         _check_later(state)
 

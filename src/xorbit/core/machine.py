@@ -147,7 +147,9 @@ class Machine:
             case jobs.DialFailed():
                 links.handle_dial_failed(state, job)
             case jobs.ConnectionLost():
-                upkeep.note_lost(state, links.handle_lost(state, job))
+                lost = links.handle_lost(state, job)
+                upkeep.note_lost(state, lost)
+                fingers.note_lost(state, lost)
             case jobs.Connect(guid, addresses, expected):
                 self._start(ConnectWork(guid, self._deadline(), addresses, expected))
             case jobs.Bootstrap(guid, addresses):
