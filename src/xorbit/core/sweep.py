@@ -225,8 +225,8 @@ class SweepWork(Work):
         """Return whether a peer that holds an item may hold an older version of it."""
         if care.held.key.kind in BLOCK_KINDS:
             return False
-        came = self._sweep.concerned
-        return care.is_due or (came is not None and peer in came)
+        came = {} if self._sweep.insist else self._sweep.concerned or {}
+        return care.is_due or peer in came
 
     def _go_on(self, state: State) -> None:
         """Keep as many items on their way as may be; close the batch when all have arrived."""
