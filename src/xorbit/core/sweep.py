@@ -59,6 +59,7 @@ class SweepWork(Work):
         "_asked",
         "_cares",
         "_closing",
+        "_decided",
         "_ended",
         "_expired",
         "_last",
@@ -93,6 +94,7 @@ class SweepWork(Work):
 
     def _clear(self) -> None:
         self._cares: dict[ItemKey, _Care] = {}
+        self._decided = False
         self._expired: list[ItemKey] = []
         self._asked: dict[Guid, tuple[Contact, tuple[ItemKey, ...]]] = {}
         self._to_send: deque[_Care] = deque()
@@ -218,8 +220,6 @@ class SweepWork(Work):
                 care.at[peer.id] = None
             if key in missing or self._may_be_old(care, peer.id):
                 care.lacking.append(peer)
-        if not self._asked:
-            self._decide()
 
     def _may_be_old(self, care: _Care, peer: Id) -> bool:
         """Return whether a peer that holds an item may hold an older version of it."""
@@ -232,6 +232,9 @@ class SweepWork(Work):
         """Keep as many items on their way as may be; close the batch when all have arrived."""
         if self._asked:
             return
+        if not self._decided:
+            self._decided = True
+            self._decide()
         under_way = len(self._reading) + len(self._sending)
         while self._to_send and under_way < state.limits.sweep_stores_max:
             care = self._to_send.popleft()
@@ -271,9 +274,7 @@ class SweepWork(Work):
             self._sending[guid] = care
 
     def _note_store(self, state: State, answer: Answer) -> None:
-        care = self._sending.pop(answer.guid, None)
-        if care is None:
-            return
+        care = self._sending.pop(answer.guid)
         match answer.response:
             case Stored():
                 care.at[answer.peer] = None
