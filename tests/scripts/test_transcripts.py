@@ -82,7 +82,7 @@ def put_with_one_refusal() -> str:
 
 
 def get_with_lost_connection() -> str:
-    """A gets a block from B; the connection breaks while B answers, C gives it instead."""
+    """A gets a block from one of two holders; the connection breaks, the other gives it."""
     world = World()
     nodes = world.network(3, CALM)
     asker, *others = nodes
@@ -98,6 +98,7 @@ def get_with_lost_connection() -> str:
         for effect in effects
         if isinstance(effect, fx.Send) and isinstance(effect.envelope.body, message.Get)
     )
+    world.run(world.delay_s + world.disk_s / 2)
     asker.cut(asked, "connection reset")
     assert isinstance(world.outcome(asker, call), fx.Got)
     return transcript(world, nodes, began, QUIET)

@@ -408,6 +408,9 @@ def test_a_console_that_leaves_ends_what_it_began() -> None:
     assert effects == [fx.Print("[1] cancelled", SESSION)]
     assert not one.machine.state.typed
     assert one.step(jobs.Cancel(SESSION)) == []
+    nobodys = one.ask(other, message.Ping())
+    one.world.run(0.001)
+    assert one.step(jobs.Cancel(nobodys)) == []
 
 
 def test_answers_go_to_the_session_that_asked() -> None:
