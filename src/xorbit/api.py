@@ -249,7 +249,8 @@ class Node(Calls):
         def post(job: jobs.Revoked) -> None:
             parts.driver.post(job, OWN_LINE)
 
-        await revoked.watch(parts.calls, post, self.home, parts.network.authority_key)
+        key, retry_s = parts.network.authority_key, self._limits.revoked_retry_s
+        await revoked.watch(parts.calls, post, self.home, key, retry_s)
 
     def _local_discovery(self, parts: "_Parts") -> list[asyncio.Task[None]]:
         """Find and be found on the local network, where that is wanted and others could dial us."""

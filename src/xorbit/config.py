@@ -178,6 +178,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     follow_versions_max: int = 16
     """Versions of a record that wait for a slow local follower; the oldest give way."""
+    revoked_retry_s: float = 5.0
+    """When the list of revoked nodes is followed again after that failed."""
     publish_tries_max: int = 5
     """How often a publish without an explicit `cas` begins anew after losing a race."""
 

@@ -241,15 +241,13 @@ class Fading:
         raise errors.StoppedError("over")
 
 
-def test_the_list_is_followed_again_after_a_failure(
-    tmp_path: Path, operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(revoked, "WAIT_S", 0.0)
+def test_the_list_is_followed_again_after_a_failure(tmp_path: Path, operator: Operator) -> None:
     gone = Id(b"x" * 32)
     record = operator.key.sign(1, revoked.encode_ids([gone]), revoked.SALT)
     posted: list[object] = []
     calls = Fading(record)
-    watching = revoked.watch(calls, posted.append, tmp_path, operator.key.public_key)  # type: ignore[arg-type]
+    key = operator.key.public_key
+    watching = revoked.watch(calls, posted.append, tmp_path, key, 0.0)  # type: ignore[arg-type]
     run(watching)
     assert posted == [revoked.job_of(record)]
     assert calls.follows == 3

@@ -26,8 +26,6 @@ from xorbit.run.publish import TRIES_MAX, PublishReceipt, newest_of, store_surel
 SALT = b"xorbit revoked"
 REVOKED_MAX = 1_800
 REVOKED_FILE = "revoked.record"
-WAIT_S = 5.0
-"""How long after a failure the list is followed again."""
 
 log = logging.getLogger("xorbit")
 
@@ -113,9 +111,16 @@ def save(home: Path, record: Record) -> None:
 
 
 async def watch(
-    calls: Calls, post: Callable[[Revoked], None], home: Path, authority_key: bytes
+    calls: Calls,
+    post: Callable[[Revoked], None],
+    home: Path,
+    authority_key: bytes,
+    retry_s: float,
 ) -> None:
-    """Follow the list, and post each newer one, until cancelled or the node stops."""
+    """Follow the list, and post each newer one, until cancelled or the node stops.
+
+    Where that fails it is tried again `retry_s` later.
+    """
     held = load(home, authority_key)
     while True:
         try:
@@ -129,7 +134,7 @@ async def watch(
             return
         except XorbitError as error:
             log.warning("the list of revoked nodes is not followed: %s", error)
-        await asyncio.sleep(WAIT_S)
+        await asyncio.sleep(retry_s)
 
 
 # --- The operator -------------------------------------------------------------------------------
