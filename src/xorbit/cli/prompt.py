@@ -49,7 +49,8 @@ class Prompt:
                 try:
                     line = (await self._session.prompt_async()).strip()
                 except KeyboardInterrupt:
-                    self._interrupt()
+                    if not self._session.default_buffer.text:  # else it only clears the line
+                        self._interrupt()
                 except EOFError:
                     break
                 else:
