@@ -21,7 +21,7 @@ def handle_revoked(state: State, job: Revoked) -> None:
     for peer in job.ids:
         if peer != state.own:
             state.table.forget(peer)
-            state.possibles.pop(peer, None)
+            links.forget_possible(state, peer)
     for link in [link for link in state.links.values() if _is_unwelcome(state, link)]:
         state.tell("revoked peer", link.peer.hex())
         links.close(state, link, REASON)

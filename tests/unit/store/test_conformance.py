@@ -11,10 +11,12 @@ from tests.unit.store.samples import (
     rot,
     write,
 )
-from xorbit.ids import Id
+from xorbit.ids import Id, id_of
 from xorbit.items import (
     ITEM_OVERHEAD_BYTES,
+    Address,
     Block,
+    Contact,
     Held,
     Item,
     ItemKey,
@@ -452,3 +454,19 @@ def test_of_one_id_each_kind_can_be_let_go_of(timed):
     item = min((block(seed, 400) for seed in range(50)), key=lambda it: key_of(it).id)
     put(store, item)
     assert [held.key for held in store.scan(FIRST_ID, 9)] == [key_of(item)]
+
+
+# --- Contacts ------------------------------------------------------------------------------------
+
+
+def test_contacts_are_kept_for_each_network_and_replaced_as_a_whole(store):
+    one = (Contact(id_of(b"a"), (Address("10.0.0.1", 1), Address("::1", 2))),)
+    other = (Contact(id_of(b"b")), Contact(id_of(b"c"), (Address("10.0.0.2", 3),)))
+    assert store.load_contacts(b"n" * 32) == ()
+    store.save_contacts(b"n" * 32, one)
+    store.save_contacts(b"m" * 32, other)
+    assert store.load_contacts(b"n" * 32) == one
+    store.save_contacts(b"n" * 32, other[:1])
+    assert store.load_contacts(b"n" * 32) == other[:1]
+    assert store.load_contacts(b"m" * 32) == other
+    assert store.usage().items == 0

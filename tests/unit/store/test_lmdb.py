@@ -19,8 +19,8 @@ from tests.unit.store.samples import (
     write,
 )
 from xorbit.errors import StoreError
-from xorbit.ids import Id
-from xorbit.items import Record, key_of, size_of
+from xorbit.ids import Id, id_of
+from xorbit.items import Address, Contact, Record, key_of, size_of
 from xorbit.store import home as home_module
 from xorbit.store.base import DAMAGED, STORED, Usage
 from xorbit.store.home import Home
@@ -479,3 +479,33 @@ def test_a_write_is_acknowledged_when_the_map_cannot_be_laid_anew_after_it(store
     assert store.write([write(item) for item in items]) == [STORED] * 4
     assert store.drop_damaged(keys) == 0
     assert store.read(keys) == items
+
+
+def test_contacts_outlive_a_restart_and_damaged_ones_are_none(tmp_path):
+    contacts = (Contact(id_of(b"a"), (Address("10.0.0.1", 1),)),)
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    store.save_contacts(b"n" * 32, contacts)
+    store.close()
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    assert store.load_contacts(b"n" * 32) == contacts
+    with store._home.write_txn() as txn:
+        txn.put(b"n" * 32, b"rot", db=store._home.contacts)
+    assert store.load_contacts(b"n" * 32) == ()
+    store.close()
+    with pytest.raises(StoreError):
+        store.load_contacts(b"n" * 32)
+    with pytest.raises(StoreError):
+        store.save_contacts(b"n" * 32, contacts)
+
+
+def test_a_disk_that_fails_while_contacts_are_saved_is_said(tmp_path, monkeypatch):
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+
+    def fail():
+        raise disk_error(errno.EIO)
+
+    monkeypatch.setattr(store._home, "write_txn", fail)
+    with pytest.raises(StoreError):
+        store.save_contacts(b"n" * 32, ())
+    monkeypatch.undo()
+    store.close()
