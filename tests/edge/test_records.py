@@ -219,7 +219,8 @@ async def test_a_follower_goes_on_when_the_holder_that_served_it_is_killed(
     async with AsyncExitStack() as stack:
         others: dict[str, NodeProcess] = {}
         for at in range(4):
-            process = NodeProcess(tmp_path / f"process{at}", bootstrap=where, network=NETWORK)
+            home = tmp_path / f"process{at}"
+            process = await asyncio.to_thread(NodeProcess, home, bootstrap=where, network=NETWORK)
             others[stack.enter_context(process).id] = process
         await soon(first.publish(KEY, b"1"))
         async with aclosing(second.follow(KEY.public_key)) as versions:
