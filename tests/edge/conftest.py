@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,14 @@ class Ran:
 
 
 Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def closable_terminal() -> Generator[None, None, None]:
+    """Let SIGHUP mean something to the processes of a test, even in a run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

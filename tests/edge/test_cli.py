@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.cli_nodes import NETWORK, NodeProcess, xorbit_process
+from tests.edge.cli_nodes import NETWORK, NodeProcess, in_terminal, xorbit_process
 from tests.edge.conftest import Command
 from xorbit.cli.picture import paint
 from xorbit.run.control_wire import CONTROL_FILE
@@ -102,7 +102,7 @@ def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(
         (("put", __file__, "--network", "another"), 2, "another network"),
         (("ping", "00" * 32), 4, ""),
         (("ping", "127.0.0.1:1"), 4, "127.0.0.1:1: "),
-        (("ping", "xyz"), 2, "hexadecimal digits"),
+        (("ping", "xyz"), 2, "no connected peer's id begins with 'xyz'"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(
@@ -187,6 +187,11 @@ def test_peers_lists_the_connections(
     assert {"address", "dialled", "round_trip_s", "open_s"} <= set(facts[0])
     rows = xorbit("peers", "--home", nodes[1].home).out.decode().splitlines()
     assert [row.split()[0] for row in rows] == ["ID", *sorted([nodes[0].id, nodes[2].id])]
+    code, shown = in_terminal("peers", "--home", nodes[1].home)  # too narrow for whole ids
+    begins = [row.split()[0] for row in shown.decode().splitlines()]
+    assert (code, begins[0]) == (0, "ID")
+    assert [len(begin) for begin in begins[1:]] == [8, 8]
+    assert xorbit("ping", begins[1], "--home", nodes[1].home).code == 0
     with NodeProcess(tmp_path / "alone", network="nobody else's") as alone:
         ran = xorbit("peers", "--home", alone.home)
         assert (ran.code, ran.out, ran.err) == (0, b"", "no peers\n")

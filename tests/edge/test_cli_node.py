@@ -27,9 +27,10 @@ from xorbit.run.control_wire import CONTROL_FILE
 # --- Starting and ending a node -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("closable_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_node_runs_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
-    """SIGINT and SIGTERM end it cleanly: exit code 0, and its control file is gone."""
+    """Ctrl-C, SIGTERM and a closed terminal end it cleanly: 0, and its control file is gone."""
     with NodeProcess(tmp_path) as node:
         assert node.ready["pid"] == node.process.pid
         assert node.ready["home"] == str(tmp_path)
@@ -117,13 +118,13 @@ def test_lines_at_standard_input_are_commands(tmp_path: Path) -> None:
     assert rest.endswith("stopping\n")
 
 
-@pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "< /etc/hostname"])
+@pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "< short"])
 def test_a_node_in_the_background_needs_no_standard_input(tmp_path: Path, redirect: str) -> None:
     """An empty, a closed or a short standard input is no reason to end, nor a closed stderr."""
-    words = f"--home {tmp_path} --listen 127.0.0.1:0 --json"
-    line = f"exec {sys.executable} -m xorbit node {words} {redirect}"
+    (tmp_path / "short").write_text("help\n")
+    line = f"exec {sys.executable} -m xorbit node --home . --listen 127.0.0.1:0 --json {redirect}"
     process = subprocess.Popen(
-        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
     )
     try:
         assert process.stdout is not None
@@ -265,8 +266,11 @@ def test_whoever_reads_may_have_enough(nodes: list[NodeProcess], tmp_path: Path)
     assert (process.returncode, err) == (141, b"")
 
 
+@pytest.mark.usefixtures("closable_terminal")
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 def test_a_put_that_waits_for_a_pipe_can_be_ended(
     xorbit: Command, nodes: list[NodeProcess], number: int, code: int

@@ -28,6 +28,7 @@ from xorbit.items import Address, Kind, block_key, key_of
 from xorbit.keys import UserKey
 from xorbit.run import control_wire as wire
 from xorbit.run.control_client import ControlClient
+from xorbit.run.loop import run
 from xorbit.wire.frame import frame
 
 KEY = UserKey(SigningKey(bytes(range(32))))
@@ -268,3 +269,18 @@ async def test_a_client_that_does_not_read_does_not_keep_the_node_from_stopping(
         await soon(calls.started.wait())
         await soon(served.server.stop())
         writer.close()
+
+
+def test_writing_to_a_client_that_is_gone_is_a_lost_connection() -> None:
+    """In uvloop that is a RuntimeError, which once ended in the node's log as a traceback."""
+
+    async def write_late() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.close()
+            with pytest.raises(OSError, match="closed"):
+                await wire.write_message(writer, wire.HasFailed(1, "XorbitError", "late"))
+            await writer.wait_closed()
+
+    run(write_late())

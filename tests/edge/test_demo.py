@@ -125,7 +125,8 @@ class Demo:
         raise AssertionError(said)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("closable_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stays_up_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
     """It says what to try next, those commands work, and a signal ends all of it cleanly."""
     with Demo(tmp_path) as demo:
@@ -136,9 +137,13 @@ def test_stays_up_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signal
         for command in commands[:3]:
             ran = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
             assert ran.returncode == 0, ran.stderr
+        [look] = [line.split() for line in said.splitlines() if "/from-" in line]
+        assert Path(look[-1]).stat().st_size > 20_000
         assert (tmp_path / "got.webp").stat().st_size > 20_000
         (tmp_path / "got.webp").unlink()
         demo.process.send_signal(number)
+        if number is signal.SIGHUP:
+            demo.process.send_signal(number)  # as kernel and shell do
         assert demo.process.wait(WITHIN_S) == 0
         assert "all nodes are stopped" in demo.told("all nodes are stopped")
     assert left_of(tmp_path) == []

@@ -30,6 +30,7 @@ from tests.edge.nodes import (
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.identity import NodeKey, open_network, secret_network
+from xorbit.ids import Guid
 from xorbit.items import BLOCK_BYTES_MAX, Contact, Kind, Record, key_of, make_record
 from xorbit.run.tls import CLOSED_BY_PEER
 from xorbit.run.transport import Connection
@@ -223,6 +224,21 @@ async def test_what_was_asked_before_the_bad_bytes_is_still_answered():
         served = [job.guid for job in node.jobs.all(jobs.HandleRequest)]
         assert [guid for guid in served if guid in asked] == asked[: len(served)]
         assert lost.connection not in node.driver.machine.state.links
+
+
+async def test_tls_that_breaks_behind_more_requests_than_a_line_takes_ends_that_peer_only():
+    """The node does not read on while the line is full, but has answers for a broken session."""
+    async with House() as house:
+        node = await house.node()
+        client, peer = await house.client(node), await house.peer()
+        await client.put(BLOCK)
+        connection = await peer.dial(node.address)
+        guids = [Guid(bytes([n % 256, n // 256]) * 8) for n in range(PATIENT.line_jobs_max * 2)]
+        asks = b"".join(frame(message.encode(Envelope(guid, guid, Get(KEY)))) for guid in guids)
+        no_record = b"\x17\x03\x03\x00\x40" + bytes(64)
+        connection._socket.write(connection._session.encrypt(asks) + no_record)
+        await node.lost("TLS failed")
+        await serves(node, client, BLOCK)
 
 
 async def test_a_truncated_frame_is_waited_for_by_nobody_else_and_ends_with_its_connection():

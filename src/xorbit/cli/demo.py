@@ -37,7 +37,7 @@ def demo(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="What to hand from node to node.",
             exists=True,
             dir_okay=False,
@@ -72,12 +72,12 @@ async def _run(stage: "_Stage", directory: Path, file: Path | None, nodes: int, 
     async with Swarm(directory, directory.name) as swarm:
         try:
             source = await _start(stage, swarm, file, nodes)
-            name = await _show(stage, swarm, source)
+            name, came = await _show(stage, swarm, source)
         except XorbitError:
             _show_logs(swarm)
             raise
         if not once:
-            await _stay(stage, swarm, source, name)
+            await _stay(stage, swarm, name, came)
     stage.title("all nodes are stopped")
 
 
@@ -110,11 +110,11 @@ async def _start(stage: _Stage, swarm: Swarm, file: Path | None, nodes: int) -> 
     took = perf_counter() - began
     stage.done(f"started {nodes} nodes in {took:.1f} s", f"their homes: {swarm.directory}")
     if file is not None:
-        stage.done(f"took {file}: {_size(file)}")
+        stage.done(f"took {file}", _size(file))
         return file
     painted = swarm.directory / "picture.webp"
     await asyncio.to_thread(_paint_to, painted)
-    stage.done(f"painted a picture, 1200x800 WebP at quality 80: {_size(painted)}")
+    stage.done("painted a picture, 1200x800 WebP at quality 80", _size(painted))
     return painted
 
 
@@ -130,7 +130,8 @@ def _size(file: Path) -> str:
     return f"{size:,} bytes, which {fits} in one block of {BLOCK_BYTES_MAX:,}"
 
 
-async def _show(stage: _Stage, swarm: Swarm, source: Path) -> str:
+async def _show(stage: _Stage, swarm: Swarm, source: Path) -> tuple[str, Path]:
+    """Put it, kill, get it; return its name and where it came to."""
     putter = swarm.children[0]
     began = perf_counter()
     summary = await _put(putter, source)
@@ -149,8 +150,7 @@ async def _show(stage: _Stage, swarm: Swarm, source: Path) -> str:
         f"killed {_names(victims)} with SIGKILL",
         f"left of its holders: {_names([child for child in holders if child.is_alive])}",
     )
-    await _get(stage, swarm, summary, source)
-    return str(summary.cid)
+    return str(summary.cid), await _get(stage, swarm, summary, source)
 
 
 async def _put(putter: Child, source: Path) -> PutSummary:
@@ -159,7 +159,7 @@ async def _put(putter: Child, source: Path) -> PutSummary:
             return await calls.put_file(source, progress=tell)
 
 
-async def _get(stage: _Stage, swarm: Swarm, summary: PutSummary, source: Path) -> None:
+async def _get(stage: _Stage, swarm: Swarm, summary: PutSummary, source: Path) -> Path:
     getter = await _empty_node(stage, swarm)
     came = swarm.directory / f"from-{getter.number}{source.suffix}"
     began = perf_counter()
@@ -170,6 +170,7 @@ async def _get(stage: _Stage, swarm: Swarm, summary: PutSummary, source: Path) -
     if not await asyncio.to_thread(filecmp.cmp, source, came, shallow=False):
         raise WorldError(f"the bytes that came from {getter} differ from those of {source}")
     stage.done(f"compared the bytes: all {size:,} are the same")
+    return came
 
 
 async def _empty_node(stage: _Stage, swarm: Swarm) -> Child:
@@ -216,9 +217,9 @@ def _show_logs(swarm: Swarm) -> None:
 # --- Afterwards ---------------------------------------------------------------------------------
 
 
-async def _stay(stage: _Stage, swarm: Swarm, source: Path, name: str) -> None:
+async def _stay(stage: _Stage, swarm: Swarm, name: str, came: Path) -> None:
     """Keep the nodes up until Ctrl-C, and say so when one ends."""
-    _say_what_to_try(stage, swarm, source, name)
+    _say_what_to_try(stage, swarm, name, came)
     try:
         async with asyncio.TaskGroup() as watches:
             for child in swarm.alive:
@@ -234,16 +235,16 @@ async def _watch(stage: _Stage, child: Child) -> None:
     stage.line(f"{child} (process {child.pid}) has ended {how}", "yellow")
 
 
-def _say_what_to_try(stage: _Stage, swarm: Swarm, source: Path, name: str) -> None:
+def _say_what_to_try(stage: _Stage, swarm: Swarm, name: str, came: Path) -> None:
     program = _program()
     first, *others, last = swarm.alive
     victim = others[0] if others else last
     join = f"--network {swarm.network} --bootstrap {first.address}"
     ideas = (
-        ("look at it", f"{_quoted(source)}"),
+        ("look at what came", f"{_opener()} {_quoted(came)}"),
         ("see how a node is doing", f"{program} status --home {_quoted(last.home)}"),
         ("see whom it is connected to", f"{program} peers --home {_quoted(last.home)}"),
-        ("get the file", f"{program} get {name} --home {_quoted(last.home)} -o got{source.suffix}"),
+        ("get the file", f"{program} get {name} --home {_quoted(last.home)} -o got{came.suffix}"),
         ("put a file of your own", f"{program} put README.md --home {_quoted(first.home)}"),
         ("kill another node, and get it again", f"kill -9 {victim.pid}"),
         ("join with a node of your own", f"{program} node --home own --listen 127.0.0.1:0 {join}"),
@@ -264,6 +265,11 @@ def _program() -> str:
     found = shutil.which("xorbit")
     on_path = found is not None and Path(found).resolve() == called.resolve()
     return "xorbit" if on_path else _quoted(called.absolute())
+
+
+def _opener() -> str:
+    """Return the command that shows a file; one that says what it is where there is no desktop."""
+    return next(filter(shutil.which, ("xdg-open", "open")), "ls -l")
 
 
 def _quoted(path: Path) -> str:

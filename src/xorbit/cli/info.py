@@ -1,5 +1,7 @@
 """`xorbit status`, `peers` and `ping`: what a node tells of itself and of others."""
 
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +13,9 @@ from xorbit.core.status import PeerStatus
 from xorbit.errors import MisuseError
 from xorbit.ids import ID_BYTES
 from xorbit.run.calls import Calls, NodeStatus, PingAnswer
+
+ID_DIGITS_SHOWN = 8
+"""How much of an id is shown where there is no room for all of it."""
 
 
 def status(home: Home = None, json: Json = False) -> None:
@@ -89,8 +94,7 @@ def peers(home: Home = None, json: Json = False) -> None:
     if json:
         fact_json([_peer_facts(peer) for peer in found])
     elif found:
-        heads = ("ID", "ADDRESS", "OPENED BY", "ROUND TRIP", "WAITING", "ANSWERING", "OPEN FOR")
-        fact_columns([heads, *map(_peer_line, found)])
+        fact_columns(_peer_lines(found))
     else:
         talk("no peers")
 
@@ -105,6 +109,20 @@ def _peer_facts(peer: PeerStatus) -> dict[str, object]:
         "answering": peer.answering,
         "open_s": round(peer.open_s, 3),
     }
+
+
+def _peer_lines(found: tuple[PeerStatus, ...]) -> list[tuple[str, ...]]:
+    """Return the table; a terminal that is narrower gets the beginnings of ids, as `ping` takes."""
+    heads = ("ID", "ADDRESS", "OPENED BY", "ROUND TRIP", "WAITING", "SERVING", "OPEN FOR")
+    lines = [heads, *map(_peer_line, found)]
+    if sys.stdout.isatty() and _width(lines) > shutil.get_terminal_size().columns:
+        return [(line[0][:ID_DIGITS_SHOWN], *line[1:]) for line in lines]
+    return lines
+
+
+def _width(lines: list[tuple[str, ...]]) -> int:
+    """Return how many columns of a terminal these rows take."""
+    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True)) - 2
 
 
 def _peer_line(peer: PeerStatus) -> tuple[str, ...]:
@@ -170,4 +188,9 @@ async def _whole_id(calls: Calls, text: str) -> str:
     fitting = [id for id in ids if id.startswith(text.lower())]
     if len(fitting) > 1:
         raise MisuseError(f"the ids of {len(fitting)} peers begin with {text!r}: type more of it")
-    return fitting[0] if fitting else text
+    if not fitting:
+        raise MisuseError(
+            f"no connected peer's id begins with {text!r} ('xorbit peers' lists them): "
+            f"give a whole id ({2 * ID_BYTES} hexadecimal digits) or HOST:PORT"
+        )
+    return fitting[0]

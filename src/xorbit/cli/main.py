@@ -29,7 +29,7 @@ from xorbit.cli.output import EXIT_CODES_HELP, ExitCode, debugging, exit_code_of
 
 app = typer.Typer(
     name="xorbit",
-    help="A peer-to-peer store of small items that nobody has to host.",
+    help="Hand files from machine to machine, with no server in the middle.",
     epilog=EXIT_CODES_HELP,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -46,7 +46,7 @@ def create(
 @app.command()
 def admit(
     public_key: Annotated[
-        str, typer.Argument(metavar="PUBLICKEY", help="What `xorbit network join` printed there.")
+        str, typer.Argument(metavar="PUBLIC_KEY", help="What `xorbit network join` printed there.")
     ],
     output: Annotated[
         Path | None,
@@ -127,7 +127,7 @@ def join(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="The membership file that the operator made for this node.",
             exists=True,
             dir_okay=False,

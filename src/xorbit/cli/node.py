@@ -28,7 +28,7 @@ from xorbit.cli.options import (
     parse_size,
     read_secret,
 )
-from xorbit.cli.output import ExitCode, fact, fact_json, leave, set_up_log
+from xorbit.cli.output import ExitCode, fact, fact_json, leave, set_up_log, stop_signals
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.errors import WorldError
 from xorbit.run.loop import run
@@ -95,7 +95,7 @@ def node(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Run a node until SIGINT or SIGTERM (a second SIGINT ends it at once).
+    """Run a node until Ctrl-C or SIGTERM (a second Ctrl-C ends it at once).
 
     Lines typed at its standard input are commands: try `help`. With --json it prints one JSON
     object when it is ready: it listens, and has tried once to join.
@@ -167,7 +167,7 @@ class _Told:
         self._task = task
         self.why = ""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:

@@ -30,6 +30,7 @@ from xorbit.run.loop import run
 T = TypeVar("T")
 
 DEBUG_VARIABLE = "XORBIT_DEBUG"
+CLEAR_LINE = "\r\x1b[2K"
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -43,6 +44,7 @@ class ExitCode(IntEnum):
     NOBODY = 4
     STALE = 5
     BUG = 70
+    HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
     TERMINATED = 143
@@ -51,8 +53,8 @@ class ExitCode(IntEnum):
 EXIT_CODES_HELP = (
     "Exit codes: 0 done; 1 the disk, the network or a peer failed; 2 wrong usage; 3 not found; "
     "4 no node runs here, or no other node could be reached; 5 another writer was faster; "
-    "130 interrupted; 143 terminated; 70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an "
-    "error came from."
+    "129 its terminal was closed; 130 interrupted; 141 nobody reads its output any more; "
+    "143 terminated; 70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an error came from."
 )
 
 
@@ -165,7 +167,7 @@ def progress(what: str) -> Generator[Progress | None]:
 def human_size(size: int) -> str:
     """Return a number of bytes as people write it."""
     if size < 10_000:
-        return f"{size:,} bytes"
+        return "1 byte" if size == 1 else f"{size:,} bytes"
     number = float(size)
     for unit in ("kB", "MB", "GB"):
         number /= 1000
@@ -178,7 +180,7 @@ def human_size(size: int) -> str:
 
 
 def finish(work: Coroutine[Any, Any, T], *, at_once: bool = False) -> T:
-    """Run a command's work to its end. SIGINT or SIGTERM cancels it; a second one ends the process.
+    """Run a command's work to its end. A signal to stop cancels it; a second one ends the process.
 
     With `at_once` the first one does: for work that may hang in a read or write of a pipe, on a
     thread that nothing can wake.
@@ -192,22 +194,32 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
     told: list[ExitCode] = []
 
     def tell(code: ExitCode) -> None:
+        if told and code is ExitCode.HUNG_UP:
+            return  # a terminal that closes says so twice: by the kernel, and by its shell
         if told or at_once:
             leave(code)
         told.append(code)
         me.cancel()
 
-    loop.add_signal_handler(signal.SIGINT, tell, ExitCode.INTERRUPTED)
-    loop.add_signal_handler(signal.SIGTERM, tell, ExitCode.TERMINATED)
+    for number in stop_signals():
+        loop.add_signal_handler(number, tell, ExitCode(128 + number))
     try:
         return await work
     except asyncio.CancelledError:
         raise typer.Exit(told[0] if told else ExitCode.FAILED) from None
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask us to stop; a closed terminal does, but not under nohup."""
+    told = [signal.SIGINT, signal.SIGTERM]
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [*told, signal.SIGHUP] if hangs_up else told
+
+
 def leave(code: ExitCode) -> NoReturn:
     """End the process at once, from whatever thread. What was acknowledged is on disk."""
     if sys.stderr.isatty():
-        sys.stderr.write(SHOW_CURSOR)  # a progress bar hides it
+        # A bar hides the cursor and leaves its line, where a pipe's reader may have written.
+        sys.stderr.write(SHOW_CURSOR if code is ExitCode.PIPE_CLOSED else CLEAR_LINE + SHOW_CURSOR)
         sys.stderr.flush()
     os._exit(code)

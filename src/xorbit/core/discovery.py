@@ -194,7 +194,8 @@ class JoinWork(Work):
 
     def _joined(self, state: State) -> None:
         if not state.joined:
-            state.tell("joined the network", f"{len(state.link_of)} peers")
+            peers = len(state.link_of)
+            state.tell("joined the network", f"{peers} {'peer' if peers == 1 else 'peers'}")
         state.joined = True
         state.retry_wait_s = 0.0
         if ("look", None) not in state.timers:

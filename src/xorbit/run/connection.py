@@ -155,6 +155,8 @@ class Connection(asyncio.BufferedProtocol):
             self._outbox_bytes = 0
             if self._stage is _Stage.OPEN:
                 self._write(self._session.encrypt(data))
+                if self._session.end is not None:
+                    self._shared.loop.call_soon(self._remind)
 
     def pause(self) -> None:
         """Read no more until `resume`."""

@@ -403,6 +403,8 @@ async def write_message(writer: asyncio.StreamWriter, message: Message) -> None:
     Raises:
         OSError: the connection is gone.
     """
+    if writer.is_closing():  # uvloop raises a RuntimeError where asyncio only warns
+        raise ConnectionResetError("the local connection is closed")
     writer.write(frame(encode(message)))
     await writer.drain()
 

@@ -97,8 +97,15 @@ class Session:
         return peer_id(self._tls.getpeercert(binary_form=True) or b"")
 
     def encrypt(self, data: bytes | bytearray) -> bytes:
-        """Return what is to leave so that the peer reads `data`."""
-        written = self._tls.write(data)
+        """Return what is to leave so that the peer reads `data`.
+
+        Nothing, and `end` is set, once the peer has broken the session: OpenSSL then refuses.
+        """
+        try:
+            written = self._tls.write(data)
+        except ssl.SSLError as error:
+            self.end = self.end or explain(error)
+            return b""
         assert written == len(data), "memory takes all, and OpenSSL then writes all"
         return self._outgoing.read()
 
@@ -131,7 +138,8 @@ class Session:
 
 CLOSED_BY_PEER = "the peer closed the connection"
 
-_REFUSED = "it refused our certificate: it belongs to another network, or has revoked us"
+_OTHER_NETWORK = "it belongs to another network (or has another secret)"
+_REFUSED = f"it refused our certificate: {_OTHER_NETWORK}"
 _NO_TLS = "it does not speak TLS 1.3"
 _REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate",
@@ -151,5 +159,5 @@ _REASONS = {
 def explain(error: ssl.SSLError) -> str:
     """Return in words of ours what OpenSSL means."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "its certificate is not from our network's authority: it belongs to another network"
+        return f"its certificate is not from our network's authority: {_OTHER_NETWORK}"
     return _REASONS.get(error.reason or "", f"TLS failed: {error.reason or error}")

@@ -1,7 +1,11 @@
 """How the command line behaves as a whole: help, version, errors, exit codes."""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,14 @@ import pytest
 from tests.unit.cli.conftest import Command
 from xorbit import __version__, errors
 from xorbit.cli import info
-from xorbit.cli.output import ExitCode, exit_code_of, fact_columns, human_size
+from xorbit.cli.output import (
+    ExitCode,
+    exit_code_of,
+    fact_columns,
+    human_size,
+    leave,
+    stop_signals,
+)
 
 COMMANDS = ("node", "put", "get", "cid", "status", "peers", "ping", "replay", "demo")
 NETWORK_COMMANDS = ("create", "admit", "join")
@@ -157,6 +168,7 @@ def test_columns_stand_under_each_other(capsys: pytest.CaptureFixture[str]) -> N
     ("size", "text"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (9_999, "9,999 bytes"),
         (65_536, "65.5 kB"),
         (209_715_200, "209.7 MB"),
@@ -167,3 +179,37 @@ def test_columns_stand_under_each_other(capsys: pytest.CaptureFixture[str]) -> N
 def test_sizes_are_told_as_people_write_them(size: int, text: str) -> None:
     """Small sizes are told exactly, larger ones in the decimal unit that fits."""
     assert human_size(size) == text
+
+
+# --- Ending ---------------------------------------------------------------------------------------
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [(ExitCode.INTERRUPTED, "\r\x1b[2K\x1b[?25h"), (ExitCode.PIPE_CLOSED, "\x1b[?25h")],
+)
+def test_an_end_at_once_leaves_a_terminal_tidy(
+    monkeypatch: pytest.MonkeyPatch, code: ExitCode, left: str
+) -> None:
+    """The cursor is back and no half bar stays; what a pipe's reader has shown is not wiped."""
+    terminal, codes = _Terminal(), list[int]()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    leave(code)
+    assert (codes, terminal.getvalue()) == ([code], left)
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    """Who has SIGHUP ignored when it starts goes on ignoring it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert signal.SIGHUP in stop_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert stop_signals() == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
