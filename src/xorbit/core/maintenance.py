@@ -61,7 +61,7 @@ def restore(state: State, contacts: tuple[Contact, ...]) -> None:
     for contact in reversed(contacts):
         for address in contact.addresses[:1]:
             discovery.note_known(state, address)
-    for contact in contacts[: state.limits.possibles_max]:
+    for contact in contacts[: state.limits.possibles_max - len(state.possibles)]:
         if contact.id != state.own and contact.id not in state.table:
             state.possibles[contact.id] = contact
     state.save_due = state.now + state.limits.save_contacts_s
@@ -90,8 +90,6 @@ def _dial_missing(state: State, wanted: dict[Id, Contact]) -> int:
 
 
 def _dial_back(state: State, count: int) -> None:
-    for peer in [peer for peer in state.dial_backs if peer not in state.possibles]:
-        del state.dial_backs[peer]
     due = [
         contact
         for peer, contact in state.possibles.items()

@@ -5,6 +5,7 @@ from nacl.signing import SigningKey
 
 from tests.world import Node, World
 from xorbit.config import Limits
+from xorbit.core import announce
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.ids import Guid
@@ -160,3 +161,12 @@ def test_what_was_signed_for_nobody_or_too_late_is_not_put() -> None:
     item = make_connection_item(node.key, 1, (Address("10.0.0.1", 1),))
     assert node.step(jobs.ConnectionSigned(Guid(bytes(16)), item)) == []
     assert node.machine.state.announced.item is None
+
+
+def test_a_node_that_does_not_know_where_it_is_announces_nothing() -> None:
+    node = World().node()
+    state = node.machine.state
+    state.joined, state.listening = True, (Address("0.0.0.0", 4000),)
+    announce.keep_up(state)
+    assert state.effects == []
+    assert not state.works

@@ -158,6 +158,19 @@ def test_a_ping_does_not_hasten_the_next_dial_back() -> None:
     assert len(dials(server, since)) == 1
 
 
+def test_a_possible_without_an_address_that_may_be_dialled_is_dropped() -> None:
+    """A name is dialled on our user's word only; our own address never."""
+    world = World()
+    server, other = world.network(2)
+    assert server.address is not None
+    named = Contact(id_of(b"named"), (Address("node.example", 1),))
+    ourselves = Contact(id_of(b"ourselves"), (server.address,))
+    server.step(jobs.Restored((named, ourselves, other.contact)))
+    world.run(10.0)
+    assert not server.machine.state.possibles
+    assert dials(server, world.now - 10.0) == []
+
+
 # --- The next life --------------------------------------------------------------------------------
 
 

@@ -82,6 +82,7 @@ def test_urgency_of_every_job() -> None:
         jobs.StoreDropped,
         jobs.StorePinned,
         jobs.Restored,
+        jobs.Revoked,
         jobs.ConnectionSigned,
     }
     kinds = set(get_args(Job))
