@@ -9,14 +9,23 @@ from random import Random
 from typing import assert_never
 
 from xorbit.config import Limits
-from xorbit.core import announce, console, discovery, fingers, links, maintenance, revoke, serve
+from xorbit.core import (
+    announce,
+    console,
+    discovery,
+    fingers,
+    links,
+    maintenance,
+    revoke,
+    serve,
+    upkeep,
+)
 from xorbit.core import effect as fx
-from xorbit.core import upkeep
 from xorbit.core import job as jobs
 from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
-from xorbit.core.follow import FollowWork
 from xorbit.core.find import LookUpWork
+from xorbit.core.follow import FollowWork
 from xorbit.core.job import Job
 from xorbit.core.records import ResolveWork
 from xorbit.core.routing import RoutingTable
@@ -246,7 +255,8 @@ class Machine:
         state = self.state
         if not state.stopping:
             state.stopping = True
-            for work in [work for work in state.works.values() if isinstance(work, FollowWork)]:
+            ends_now = FollowWork | fingers.FingerWork | announce.AnnounceWork  # nobody waits
+            for work in [work for work in state.works.values() if isinstance(work, ends_now)]:
                 state.end_work(work)
             state.timers.set(("shutdown", None), state.now + state.limits.shutdown_s_max)
             state.emit(StopListening())
