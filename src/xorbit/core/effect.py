@@ -174,8 +174,10 @@ class Report(EffectBase, frozen=True):
 
 
 class Print(EffectBase, frozen=True):
-    """Show this text to whoever typed the line: at the node's standard input where `session` is
-    None, else in that console. `last` says that nothing more comes for that line.
+    """Show this text to whoever typed the line.
+
+    That is the node's standard input where `session` is None, else that console. `last` says that
+    nothing more comes for that line.
     """
 
     text: str

@@ -241,9 +241,7 @@ def _measure(round_trip: RoundTrip, sample_s: float) -> None:
 def _fail(state: State, worker: OutWorker, peer: Id, reason: str) -> None:
     took_s = state.now - worker.sent_at if worker.sent_at else 0.0
     kind, words = asked(worker.request), clean(reason)
-    state.trace.add(
-        state.now, worker.origin, worker.guid, peer, "failed", kind, words, took_s
-    )
+    state.trace.add(state.now, worker.origin, worker.guid, peer, "failed", kind, words, took_s)
     state.deliveries.append(NoAnswer(worker.work, worker.guid, peer, reason))
 
 
@@ -270,9 +268,7 @@ def respond(state: State, connection: Guid, guid: Guid, response: Response) -> N
         return
     state.counters.requests_served += 1
     kind, took_s = asked(worker.request), state.now - worker.came_at
-    state.trace.add(
-        state.now, worker.work, guid, link.peer, "served", kind, said(response), took_s
-    )
+    state.trace.add(state.now, worker.work, guid, link.peer, "served", kind, said(response), took_s)
     response = within_scope(response, link.address.host)
     state.emit(Send(connection, Envelope(guid, worker.work, response)))
     if len(link.in_workers) == state.limits.workers - 1:

@@ -119,7 +119,7 @@ class Machine:
         """Return the fingers that are of use, the nearest point first."""
         return fingers.statuses(self.state)
 
-    def _handle(self, job: Job) -> None:
+    def _handle(self, job: Job) -> None:  # noqa: PLR0915 - the one match over jobs
         state = self.state
         match job:
             case jobs.HandleRequest():

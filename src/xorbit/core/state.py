@@ -27,9 +27,7 @@ from xorbit.ids import Guid, Id, new_guid
 from xorbit.items import Address, ConnectionItem, Contact
 from xorbit.wire.message import Request, Response
 
-DiskResult = (
-    StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | StorePinned
-)
+DiskResult = StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | StorePinned
 
 
 @dataclass(slots=True)

@@ -117,8 +117,9 @@ class Closest(Message, frozen=True, tag=35):
 
 
 class Found(Message, frozen=True, tag=36):
-    """The item you asked for; for a signed one, whose newest version a reader seeks, who else may
-    hold it.
+    """The item you asked for.
+
+    For a signed one, whose newest version a reader seeks, also who else may hold it.
     """
 
     item: Item

@@ -30,7 +30,7 @@ from xorbit.core import joblog
 from xorbit.core.job import Job
 from xorbit.errors import FormatError
 from xorbit.ids import Guid, id_of
-from xorbit.items import Address, Held, Contact, make_block
+from xorbit.items import Address, Contact, Held, make_block
 from xorbit.wire import message
 
 OWN = id_of(b"own")
