@@ -28,6 +28,11 @@ FLOORS: list[tuple[str, list[str], list[str], float]] = [
 MISSES = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `pytest tests/scripts --regenerate` write the transcripts anew, to review as a diff."""
+    parser.addoption("--regenerate", action="store_true", help="write tests/scripts/*.txt anew")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the edge tests, and keep each of their files on one worker."""

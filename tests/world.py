@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from blake3 import blake3
+from nacl.signing import SigningKey
+
 from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
@@ -21,8 +24,17 @@ from xorbit.core.job import Job
 from xorbit.core.machine import Machine
 from xorbit.core.queue import JobQueue
 from xorbit.ids import Guid, Id, id_of, new_guid
-from xorbit.items import Address, Contact, ItemKey, key_of, make_block
-from xorbit.store.base import DAMAGED, Write
+from xorbit.items import (
+    Address,
+    Contact,
+    ItemKey,
+    Kind,
+    connection_key,
+    key_of,
+    make_block,
+    make_connection_item,
+)
+from xorbit.store.base import DAMAGED, Eviction, Write
 from xorbit.store.memory import MemoryStore
 from xorbit.wire import message
 
@@ -52,9 +64,11 @@ class Node:
     def __init__(self, world: "World", name: str, limits: Limits, own: Id | None = None) -> None:
         self.world = world
         self.name = name
-        self.id = own or id_of(name.encode())
+        self.key = SigningKey(blake3(name.encode()).digest())
+        self.id = own or id_of(bytes(self.key.verify_key))
         self.limits = limits
-        self.store = MemoryStore(limits.store_quota_bytes)
+        eviction = Eviction(self.id, limits.item_lifetime_s)
+        self.store = MemoryStore(limits.store_quota_bytes, eviction, lambda: world.now)
         self.outcomes: dict[Guid, fx.Outcome] = {}
         self.reports: list[fx.Report] = []
         self.shown: list[str] = []
@@ -86,6 +100,8 @@ class Node:
         self._busy = False
         self._tick_at: float | None = None
         self._bytes_sent = 0
+        if saved := self.store.load_contacts(b"world"):
+            self.push(jobs.Restored(saved), "self")
 
     @property
     def contact(self) -> Contact:
@@ -143,6 +159,10 @@ class Node:
 
     def holds(self, key: ItemKey) -> bool:
         return self.store.read([key]) not in ([None], [DAMAGED])
+
+    def pins(self, key: ItemKey) -> bool:
+        """Return whether this node's owner keeps it."""
+        return any(held.key == key and held.pinned for held in self.store.scan(key.id, 4))
 
     def kill(self) -> None:
         """End at once, as SIGKILL would: peers see their connections break."""
@@ -266,8 +286,15 @@ class Node:
                 self.listening = False
             case fx.ReadStore() | fx.WriteStore() | fx.CheckStore() | fx.DropDamaged():
                 self._after(self.world.disk_s, lambda: self._disk(effect))
+            case fx.ScanStore() | fx.DropItems() | fx.PinItem() | fx.UnpinItem():
+                self._after(self.world.disk_s, lambda: self._tend_disk(effect))
             case fx.Post(job):
                 self.push(job, "self")
+            case fx.SaveContacts(contacts):
+                self.store.save_contacts(b"world", contacts)
+            case fx.SignConnection(guid, seq, addresses):
+                item = make_connection_item(self.key, seq, addresses)
+                self.push(jobs.ConnectionSigned(guid, item), "self")
             case fx.Finish(guid, outcome):
                 assert guid not in self.outcomes, "a call finishes once"
                 self.outcomes[guid] = outcome
@@ -287,16 +314,30 @@ class Node:
                     self.push(jobs.StoreRead(guid, None, "damaged"), "store")
                 else:
                     self.push(jobs.StoreRead(guid, result), "store")
-            case fx.WriteStore(guid, key, item, cas):
-                (done,) = self.store.write([Write(key, item, cas)])
+            case fx.WriteStore(guid, key, item, cas, pin, age_s):
+                (done,) = self.store.write([Write(key, item, cas, pin, age_s)])
                 job = jobs.StoreWritten(guid, done.code, done.reason, done.newer)
                 self.push(job, "store")
-            case fx.CheckStore(guid, keys):
-                held = self.store.have(keys)
+            case fx.CheckStore(guid, keys, touch):
+                held = self.store.touch(keys) if touch else self.store.have(keys)
                 missing = tuple(key for key, here in zip(keys, held, strict=True) if not here)
                 self.push(jobs.StoreChecked(guid, missing), "store")
             case fx.DropDamaged(key):
                 self.store.drop_damaged([key])
+            case _:
+                raise AssertionError(effect)
+
+    def _tend_disk(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.ScanStore(guid, start, count):
+                entries = tuple(self.store.scan(start, count))
+                self.push(jobs.StoreScanned(guid, entries), "store")
+            case fx.DropItems(guid, keys):
+                self.push(jobs.StoreDropped(guid, tuple(self.store.drop(keys))), "store")
+            case fx.PinItem(guid, key):
+                self.push(jobs.StorePinned(guid, self.store.pin([key])[0]), "store")
+            case fx.UnpinItem(guid, key):
+                self.push(jobs.StorePinned(guid, self.store.unpin([key])[0]), "store")
             case _:
                 raise AssertionError(effect)
 
@@ -350,8 +391,10 @@ class Node:
         """Try the addresses in order; one in a black hole takes as long as a dial may."""
         addresses = effect.addresses[len(tried) :]
         if not addresses:
-            impostor = any("another id" in why for _, why in tried)
-            self.push(jobs.DialFailed(effect.guid, tried, impostor), "self")
+            impostor = any("another id" in why or "ourselves" in why for _, why in tried)
+            ours = tuple(address for address, why in tried if "ourselves" in why)
+            known = impostor and effect.expected is not None
+            self.push(jobs.DialFailed(effect.guid, tried, known, ours), "self")
             return
         address = addresses[0]
         other = self.world.by_address.get(address)
@@ -504,6 +547,8 @@ class World:
 def check_acknowledgements(own: Id, log: Log) -> int:
     """Hold a node's log against "acknowledged means on disk"; return how often it acknowledged.
 
+    Connection items, which nodes put of themselves, are checked, but not counted.
+
     A Stored leaves only after the StoreWritten("stored") of just that request has been stepped; a
     receipt in the node's own name only after one of just that item.
     """
@@ -512,6 +557,8 @@ def check_acknowledgements(own: Id, log: Log) -> int:
     key_of_disk: dict[Guid, ItemKey] = {}
     key_of_work: dict[Guid, ItemKey] = {}
     durable: dict[tuple[Guid, Guid] | ItemKey, None] = {}
+    blocks: dict[tuple[Guid, Guid], None] = {}
+    """By connection and exchange: the requests to store what is no connection item."""
     acknowledged = 0
     for _, job, effects in log:
         if isinstance(job, jobs.Store):
@@ -525,15 +572,19 @@ def check_acknowledgements(own: Id, log: Log) -> int:
                 case fx.WriteStore(guid, key):
                     key_of_disk[guid] = key
                     if isinstance(job, jobs.HandleRequest):
+                        if key.kind is not Kind.CONNECTION:
+                            blocks[job.connection, job.guid] = None
                         request_of[guid] = (job.connection, job.guid)
                 case fx.Send(connection, message.Envelope(guid, _, message.Stored())):
                     assert (connection, guid) in durable, "acknowledged before it was written"
-                    acknowledged += 1
+                    acknowledged += (connection, guid) in blocks
                 case fx.Finish(guid, fx.PutDone(receipts)):
                     ours = message.Receipt(own, "stored")
                     if ours in receipts:
-                        assert key_of_work[guid] in durable, "a receipt before it was written"
-                        acknowledged += 1
+                        # Without a job it is the node's own connection item.
+                        key = key_of_work.get(guid, connection_key(own))
+                        assert key in durable, "a receipt before it was written"
+                        acknowledged += guid in key_of_work
                 case _:
                     pass
     return acknowledged

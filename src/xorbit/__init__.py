@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xorbit.errors import NotRunningError as NotRunningError
     from xorbit.errors import NotStoredError as NotStoredError
     from xorbit.errors import PeerError as PeerError
+    from xorbit.errors import StaleError as StaleError
     from xorbit.errors import StoppedError as StoppedError
     from xorbit.errors import StoreError as StoreError
     from xorbit.errors import WorldError as WorldError
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from xorbit.files.cid import parse_cid as parse_cid
     from xorbit.files.local import cid_of as cid_of
     from xorbit.items import Kind as Kind
+    from xorbit.items import Record as Record
+    from xorbit.keys import UserKey as UserKey
+    from xorbit.keys import load_key as load_key
+    from xorbit.keys import new_key as new_key
 
 __version__ = "0.1.0"
 
@@ -46,6 +51,7 @@ _ROOMS = {
         "NotRunningError",
         "NotStoredError",
         "PeerError",
+        "StaleError",
         "StoppedError",
         "StoreError",
         "WorldError",
@@ -53,7 +59,8 @@ _ROOMS = {
     ),
     "xorbit.files.cid": ("Cid", "parse_cid"),
     "xorbit.files.local": ("cid_of",),
-    "xorbit.items": ("Kind",),
+    "xorbit.items": ("Kind", "Record"),
+    "xorbit.keys": ("UserKey", "load_key", "new_key"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -7,7 +7,7 @@
         summary = node.put_file(Path("picture.webp"))
 
 What a node does is decided in the core and done in `run`; here they are put together with a home
-(key, store, local socket, saved addresses) and taken apart again. Nothing of the command line may
+(key, store, local socket, local discovery) and taken apart again. Nothing of the command line may
 enter.
 """
 
@@ -15,9 +15,9 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,15 +26,29 @@ import platformdirs
 
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core import job as jobs
-from xorbit.core.effect import Failed, Report
-from xorbit.core.status import PeerStatus
+from xorbit.core.effect import Failed, PutDone, Report
+from xorbit.core.status import FingerStatus, PeerStatus
+from xorbit.core.trace import Event
 from xorbit.errors import MisuseError, NotRunningError, StoppedError, StoreError, WorldError
 from xorbit.files.local import Source
 from xorbit.files.transfer import Progress, PutSummary, Sink
 from xorbit.identity import Network, NodeKey, load_network
-from xorbit.items import Address, Kind, parse_address
+from xorbit.ids import Guid, Id
+from xorbit.items import (
+    Address,
+    ConnectionItem,
+    Contact,
+    Item,
+    ItemKey,
+    Kind,
+    Record,
+    parse_address,
+)
+from xorbit.keys import UserKey
+from xorbit.run import revoked
 from xorbit.run.calls import (
     Calls,
+    Key,
     LocalCalls,
     Name,
     NodeStatus,
@@ -45,9 +59,11 @@ from xorbit.run.calls import (
 )
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
-from xorbit.run.driver import Driver
+from xorbit.run.driver import OWN_LINE, Driver
 from xorbit.run.loop import run
-from xorbit.run.saved import live_addresses, load_addresses, save_addresses
+from xorbit.run.mdns import LocalDiscovery, is_useful
+from xorbit.run.publish import PublishReceipt
+from xorbit.store.base import Eviction
 from xorbit.store.lmdb import LmdbStore
 
 HOME_VARIABLE = "XORBIT_HOME"
@@ -84,6 +100,7 @@ class Node(Calls):
         secret: bytes | None = None,
         limits: Limits = DEFAULT_LIMITS,
         control: bool = True,
+        mdns: bool = True,
         job_log: Path | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
@@ -98,6 +115,7 @@ class Node(Calls):
             secret: what only the members of that network know, at least 16 bytes.
             limits: every limit and interval.
             control: whether other programs of this user may use this node, over a local socket.
+            mdns: whether a node that listens finds others of its local network by multicast DNS.
             job_log: a file to write every job to, for `xorbit replay`.
             show: takes the answers to what is typed at the node's console.
 
@@ -111,6 +129,7 @@ class Node(Calls):
         self._secret = secret
         self._limits = limits
         self._has_control = control
+        self._mdns = mdns
         self._job_log = job_log
         self._show = show or _ignore
         self._alone_because = ""
@@ -150,11 +169,14 @@ class Node(Calls):
             raise MisuseError("this node has been started already")
         async with AsyncExitStack() as stack:
             parts = await self._open(stack)
+            self._refuse_revoked(parts)
             await parts.driver.start(self._listen)
             if self._has_control:
                 await parts.control.start()
             await self._join(parts)
-            parts.upkeep = asyncio.create_task(self._save_now_and_then(parts))
+            parts.upkeep += self._local_discovery(parts)
+            if parts.network.kind == "managed":
+                parts.upkeep.append(asyncio.create_task(self._watch_revoked(parts)))
             parts.ends = stack.pop_all()
         self._parts = parts
 
@@ -163,10 +185,10 @@ class Node(Calls):
         parts, self._parts = self._parts, None
         if parts is None:
             return
-        if parts.upkeep is not None:
-            parts.upkeep.cancel()
-            await asyncio.wait([parts.upkeep])
-        await self._save(parts)
+        for task in parts.upkeep:
+            task.cancel()
+        if parts.upkeep:
+            await asyncio.wait(parts.upkeep)
         await parts.ends.aclose()
 
     async def ended(self) -> None:
@@ -181,7 +203,7 @@ class Node(Calls):
         """Put the parts together, and onto the stack what takes them apart, last first."""
         network = await asyncio.to_thread(load_network, self.home, self._network_name, self._secret)
         key = NodeKey.load_or_create(self.home)
-        store = await _open_store(self.home, self._limits.store_quota_bytes)
+        store = await _open_store(self.home, self._limits, key.id)
         stack.callback(store.close)
         driver = self._make_driver(key, network, store)
 
@@ -209,28 +231,40 @@ class Node(Calls):
             raise WorldError(f"cannot write {self._job_log}: {error.strerror}") from error
 
     async def _join(self, parts: "_Parts") -> None:
-        saved = load_addresses(self.home, parts.network.authority_key)
-        addresses = tuple(dict.fromkeys([*self._bootstrap, *saved]))
-        if not addresses:
+        addresses = tuple(dict.fromkeys(self._bootstrap))
+        if not addresses and not parts.driver.restored:
             self._alone_because = "" if self._listen else NO_ADDRESS
             return
         outcome = await parts.driver.call(jobs.Bootstrap(parts.driver.new_guid(), addresses))
         self._alone_because = describe(outcome) if isinstance(outcome, Failed) else ""
 
-    async def _save_now_and_then(self, parts: "_Parts") -> None:
-        while True:
-            await self._save(parts)
-            await asyncio.sleep(self._limits.ping_interval_s)
+    def _refuse_revoked(self, parts: "_Parts") -> None:
+        """Before anybody connects: whom the network's operator had revoked when last heard of."""
+        if parts.network.kind == "managed":
+            known = revoked.load(self.home, parts.network.authority_key)
+            if known is not None:
+                parts.driver.post(revoked.job_of(known), OWN_LINE)
 
-    async def _save(self, parts: "_Parts") -> None:
-        addresses = live_addresses(parts.driver)
-        if addresses and addresses != parts.saved:
-            parts.saved = addresses
-            key = parts.network.authority_key
-            try:
-                await asyncio.to_thread(save_addresses, self.home, key, addresses)
-            except StoreError as error:
-                log.warning("the addresses of peers are not saved: %s", error)
+    async def _watch_revoked(self, parts: "_Parts") -> None:
+        def post(job: jobs.Revoked) -> None:
+            parts.driver.post(job, OWN_LINE)
+
+        key, retry_s = parts.network.authority_key, self._limits.revoked_retry_s
+        await revoked.watch(parts.calls, post, self.home, key, retry_s)
+
+    def _local_discovery(self, parts: "_Parts") -> list[asyncio.Task[None]]:
+        """Find and be found on the local network, where that is wanted and others could dial us."""
+        driver = parts.driver
+        listening = driver.machine.state.listening
+        if not self._mdns or not is_useful(listening):
+            return []
+
+        def found(peer: Id, addresses: tuple[Address, ...]) -> None:
+            driver.post(jobs.Connect(driver.new_guid(), addresses, peer), "mdns")
+
+        key = parts.network.authority_key
+        local = LocalDiscovery(driver.machine.state.own, key, listening, found, _log_report)
+        return [asyncio.create_task(local.run())]
 
     # --- Calls ----------------------------------------------------------------------------------
 
@@ -260,9 +294,45 @@ class Node(Calls):
         """Return the connections of the node, in the order of their ids."""
         return await self._started.calls.peers()
 
+    async def fingers(self) -> tuple[FingerStatus, ...]:
+        """Return the node's fingers; see `Calls`."""
+        return await self._started.calls.fingers()
+
+    async def contacts(self) -> tuple[Contact, ...]:
+        """Return the contacts of the node's routing table; see `Calls`."""
+        return await self._started.calls.contacts()
+
+    async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
+        """Ask ever closer nodes for those closest to an id; see `Calls`."""
+        return await self._started.calls.lookup(id)
+
+    async def get_signed(self, key: ItemKey) -> Item:
+        """Return the newest version of a signed item; see `Calls`."""
+        return await self._started.calls.get_signed(key)
+
+    async def put_record(self, record: Record, cas: int) -> PutDone:
+        """Store a record that is signed already; see `Calls`."""
+        return await self._started.calls.put_record(record, cas)
+
+    async def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
+        """Give the newest version of a record, then each newer one as it comes; see `Calls`."""
+        async with aclosing(self._started.calls.follow(public_key, salt)) as versions:
+            async for version in versions:
+                yield version
+
+    async def trace(self, work: Guid | str) -> tuple[Event, ...]:
+        """Return what this node remembers of one operation, oldest first; see `Calls`."""
+        return await self._started.calls.trace(work)
+
+    async def console(self, line: str) -> AsyncGenerator[str]:
+        """Do what a line typed at the node's console says, and yield its answers; see `Calls`."""
+        async with aclosing(self._started.calls.console(line)) as answers:
+            async for answer in answers:
+                yield answer
+
     def type_line(self, line: str) -> None:
         """Do what a line typed at the node's console says; the answer goes to `show`."""
-        self._started.driver.post(jobs.HandleStdinLine(line), "console")
+        self._started.driver.consoles.post(line, "console")
 
 
 class _Parts:
@@ -275,13 +345,15 @@ class _Parts:
         self.network = network
         self.control = control
         self.calls = calls
-        self.upkeep: asyncio.Task[None] | None = None
-        self.saved: tuple[Address, ...] = ()
+        self.upkeep: list[asyncio.Task[None]] = []
         self.ends = AsyncExitStack()
 
 
-async def _open_store(home: Path, quota_bytes: int) -> LmdbStore:
-    opening = asyncio.create_task(asyncio.to_thread(LmdbStore, home / STORE_DIRECTORY, quota_bytes))
+async def _open_store(home: Path, limits: Limits, own: Id) -> LmdbStore:
+    eviction = Eviction(own, limits.item_lifetime_s)
+    opening = asyncio.create_task(
+        asyncio.to_thread(LmdbStore, home / STORE_DIRECTORY, limits.store_quota_bytes, eviction)
+    )
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -447,6 +519,50 @@ class BlockingNode:
     def peers(self) -> tuple[PeerStatus, ...]:
         """Return the connections of the node."""
         return self._do(self._node.peers())
+
+    def fingers(self) -> tuple[FingerStatus, ...]:
+        """Return the node's fingers; see `Calls`."""
+        return self._do(self._node.fingers())
+
+    def contacts(self) -> tuple[Contact, ...]:
+        """Return the contacts of the node's routing table; see `Calls`."""
+        return self._do(self._node.contacts())
+
+    def lookup(self, id: Id | str) -> tuple[Contact, ...]:
+        """Ask ever closer nodes for those closest to an id; see `Calls`."""
+        return self._do(self._node.lookup(id))
+
+    def whereis(self, id: Id | str) -> ConnectionItem:
+        """Return where a node says that it is; see `Calls`."""
+        return self._do(self._node.whereis(id))
+
+    def publish(
+        self, key: UserKey, value: bytes, *, salt: bytes = b"", cas: int | None = None
+    ) -> PublishReceipt:
+        """Store the next version of the record under a key; see `Calls`."""
+        return self._do(self._node.publish(key, value, salt=salt, cas=cas))
+
+    def resolve(self, public_key: Key, salt: bytes = b"") -> Record:
+        """Return the newest version of the record under a public key; see `Calls`."""
+        return self._do(self._node.resolve(public_key, salt))
+
+    def follow(self, public_key: Key, salt: bytes = b"") -> Generator[Record]:
+        """Give the newest version of a record, then each newer one as it comes; see `Calls`."""
+        versions = self._node.follow(public_key, salt)
+
+        async def following() -> Record | None:
+            return await anext(versions, None)
+
+        try:
+            while (version := self._do(following())) is not None:
+                yield version
+        finally:
+            if self._thread.is_alive():
+                self._do(versions.aclose())
+
+    def trace(self, work: Guid | str) -> tuple[Event, ...]:
+        """Return what this node remembers of one operation, oldest first; see `Calls`."""
+        return self._do(self._node.trace(work))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         if not self._thread.is_alive():

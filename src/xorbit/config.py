@@ -30,6 +30,14 @@ FAILURES_MAX = 3
 """After so many failures in a row, with nothing heard in between, a contact is forgotten."""
 BLAME_MAX = 3
 """From who named so many contacts that failed, no others are asked: it invents them, maybe."""
+ADDRESS_VOTES_NEEDED = 2
+"""So many independent peers must see us at an address before we tell others of it."""
+OWN_FORMS_MAX = 64
+"""How many addresses we remember that turned out to be our own."""
+DIALS_PER_ROUND_MAX = 8
+"""How many dials one round of maintenance may begin for its own sake."""
+FAILURES_MIN = 2
+"""The same where a newcomer waits for its place: it is tried again before it is replaced."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
 DIALS_PER_BOOTSTRAP_MAX = 8
@@ -38,6 +46,19 @@ BACKOFF_MAX = 64
 """The most by which timeouts in a row stretch a reply timeout (its limit in seconds also holds)."""
 STALE_MIN = 64
 """So many entries of moved and cancelled timers are left alone: clearing them away costs more."""
+TRACE_CHARACTERS_MAX = 200
+"""How much of what a peer said a trace keeps."""
+
+# --- The console ------------------------------------------------------------------------------
+
+CONSOLE_TEXT_CHARACTERS_MAX = 2_000
+"""Of a longer text only the beginning is shown."""
+CONSOLE_HEX_BYTES_MAX = 64
+"""Of bytes that are no text, only so many are shown."""
+CONSOLE_LINES_MAX = 100
+"""Of a longer answer only the beginning is shown."""
+CONSOLE_SOURCES_MAX = 64
+"""Of the lines of the queue only the longest are shown."""
 
 # --- Files --------------------------------------------------------------------------------------
 
@@ -57,6 +78,12 @@ ACCEPT_PAUSE_S = 1.0
 """How long nothing is accepted after the system refused, as when no file descriptor is left."""
 DRAW_BYTES = 4_096
 """How much chance is asked of the system at once."""
+MDNS_ASK_S_MAX = 3.0
+"""How long one service is asked for its addresses."""
+MDNS_ASKED_MAX = 16
+"""How many services may be asked at once; further ones wait until they show themselves anew."""
+REVOKED_MAX = 1_800
+"""How many ids a list of revoked nodes may hold: what fits a record."""
 
 # --- The disk -----------------------------------------------------------------------------------
 
@@ -79,6 +106,10 @@ VIEWED_PER_LOOKUP_BYTES = 2 * 2**20
 
 This counts until a measurement (`resident_file_bytes`) says what it really was.
 """
+EVICTION_LOOKS_MAX = 256
+"""How many items one write may look at for what it could replace; pinned ones are passed over."""
+EXPIRED_LOOK_INTERVAL_S = 60.0
+"""A full store looks through its ages for what has expired no more often than this."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -96,21 +127,65 @@ class Limits(Struct, frozen=True, kw_only=True):
     store_quota_bytes: int = 10 * 2**30
     """How many bytes of items the node keeps."""
 
+    # Keeping items.
+    item_lifetime_s: float = 172_800.0
+    """An item that no owner has refreshed for so long is dropped."""
+    refresh_after_s: float = 57_600.0
+    """An owner refreshes what it put when this has passed; sooner, by chance."""
+    sweep_interval_s: float = 3_600.0
+    """How often a node goes through all its items."""
+    sweep_items_max: int = 64
+    """Items that a sweep looks at in one go."""
+    sweep_pause_s: float = 0.02
+    """How long it rests in between."""
+    sweep_stores_max: int = 8
+    """Items that a sweep hands over at once."""
+    sweep_settle_s: float = 10.0
+    """How long after its start a node leaves the upkeep to others."""
+    hand_off_delay_s: float = 3.0
+    """How long after neighbours came or went a sweep looks after the items that this concerns."""
+    hand_off_stagger_s: float = 2.0
+    """How much later than the nearest holder each next one acts itself."""
+    neighbours_max: int = 40
+    """How many contacts around us are watched for coming and going."""
+    surplus_holders_max: int = 2
+    """How many nodes beyond the r closest keep a copy that they have."""
+
     # Contacts.
     contacts_max: int = 4_096
     """The budget of the routing table."""
+    subnet_contacts_max: int = 8
+    """Contacts of one IPv4 /24 or IPv6 /48 in a bucket; private scopes are exempt."""
+    newcomers_max: int = 256
+    """Contacts that wait for a place in a full bucket."""
     knowns_max: int = 1_024
     possibles_max: int = 1_024
+    contact_silent_s: float = 300.0
+    """A contact unheard for so long is asked whether it is there."""
+    contact_retry_s: float = 30.0
+    """How long before one that failed, or was asked, is asked again."""
+    liveness_pings_per_minute_max: int = 60
+    dial_back_s_min: float = 2.0
+    """When a possible that could not be dialled is dialled again; doubled each time."""
+    dial_back_s_max: float = 600.0
+    dial_back_tries_max: int = 8
+    """After so many in vain it is forgotten, unless it is connected to us."""
+    relays_max: int = 1_024
+    """FindNext requests of others that are on their way through us."""
+    relays_per_peer_max: int = 16
+    save_contacts_s: float = 20.0
+    """How often the contacts are saved, where they changed."""
 
     # Connections and their workers.
     connections_max: int = 512
+    neighbours_connected: int = 8
+    """How many of our nearest neighbours stay connected."""
+    kept_connections_max: int = 64
+    """How many connections to neighbours and fingers are kept up while nobody uses them."""
     dials_max: int = 64
     """How many dials may be under way at once."""
     dials_waiting_max: int = 1_024
     """How many more may wait for one of those to end; further ones fail."""
-    dial_back_s_min: float = 2.0
-    """When a possible that could not be dialled is dialled again; doubled each time."""
-    dial_back_s_max: float = 600.0
     workers: int = 64
     """N: out-workers of a connection, and as many in-workers."""
     waiting_requests_max: int = 1_024
@@ -168,8 +243,40 @@ class Limits(Struct, frozen=True, kw_only=True):
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""
     look_around_s_max: float = 60.0
+    finger_check_s_min: float = 0.25
+    """How soon after joining the fingers are checked; doubled after each round of them."""
+    finger_check_s_max: float = 10.0
+    announce_interval_s: float = 3_600.0
+    """How often our connection item is put again, changed or not."""
+    announce_again_s_min: float = 2.0
+    """The least time between two announcements, however often something changes."""
+    lease_s: float = 60.0
+    """How long a follower is told of newer versions before it must ask again."""
+    follow_holders: int = 2
+    """How many holders a follower asks to push."""
+    follow_poll_s: float = 30.0
+    """How often a follower reads all holders besides; more often when nobody pushes."""
+    follow_retry_s: float = 2.0
+    """How often a follower reads all holders while nobody pushes to it."""
+    followers_max: int = 4_096
+    """Followers of others' that a node serves, over all records."""
     shutdown_s_max: float = 5.0
     """How long a stopping node finishes what is in flight."""
+
+    # What a user looks at.
+    trace_events_max: int = 8_192
+    """How many events (requests sent, answered, served) a node remembers."""
+    console_works_max: int = 64
+    """Commands typed at consoles that may be in progress at once."""
+    console_texts_max: int = 1_024
+    """Answers to one line that may wait for a console that is slow to read."""
+
+    follow_versions_max: int = 16
+    """Versions of a record that wait for a slow local follower; the oldest give way."""
+    revoked_retry_s: float = 5.0
+    """When the list of revoked nodes is followed again after that failed."""
+    publish_tries_max: int = 5
+    """How often a publish without an explicit `cas` begins anew after losing a race."""
 
     # The local socket.
     control_calls_max: int = 256
@@ -191,7 +298,10 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
             ("dial_back_s_min", "dial_back_s_max"),
             ("look_around_s_min", "look_around_s_max"),
+            ("finger_check_s_min", "finger_check_s_max"),
+            ("dial_back_s_min", "dial_back_s_max"),
             ("replicas", "closest_count"),
+            ("refresh_after_s", "item_lifetime_s"),
             ("handshakes_per_host_max", "handshakes_max"),
         ):
             if getattr(self, low) > getattr(self, high):

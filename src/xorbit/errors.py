@@ -5,6 +5,8 @@ An error says whose fault it is, so that a caller knows what to do with it: mend
 what was expected, what came, and what to do. Nothing but exception classes may enter this file.
 """
 
+from typing import Any
+
 
 class XorbitError(Exception):
     """The root of all errors of xorbit."""
@@ -48,6 +50,18 @@ class NoPeersError(WorldError):
 
 class NotStoredError(WorldError):
     """No node took the item; the message says what each of them answered."""
+
+
+class StaleError(WorldError):
+    """Another writer was faster: the record that was to be replaced is no longer the newest.
+
+    `newer` is the record that is held instead (`items.Record`), where a node named one.
+    """
+
+    def __init__(self, message: str, newer: Any = None) -> None:
+        """Say what happened, and which record stands there now."""
+        super().__init__(message)
+        self.newer = newer
 
 
 class StoreError(WorldError):

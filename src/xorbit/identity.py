@@ -92,16 +92,17 @@ class NodeKey:
         """
         path = home / NODE_KEY_FILE
         if not path.exists():
-            _make_directory(home)
-            _write_new(path, _private_pem(SigningKey.generate()))
-        return cls(_read_key(path))
+            make_directory(home)
+            write_new(path, private_key_pem(SigningKey.generate()))
+        return cls(read_key(path))
 
     def private_pem(self, password: bytes) -> bytes:
         """Return the private key as PEM PKCS #8, encrypted with the password."""
-        return _private_pem(self.signing_key, password)
+        return private_key_pem(self.signing_key, password)
 
 
-def _private_pem(key: SigningKey, password: bytes | None = None) -> bytes:
+def private_key_pem(key: SigningKey, password: bytes | None = None) -> bytes:
+    """Return a private key as PEM PKCS #8, encrypted where there is a password."""
     return Ed25519PrivateKey.from_private_bytes(bytes(key)).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -111,14 +112,20 @@ def _private_pem(key: SigningKey, password: bytes | None = None) -> bytes:
     )
 
 
-def _read_key(path: Path) -> SigningKey:
+def read_key(path: Path, *, private: bool = True) -> SigningKey:
+    """Return the Ed25519 key in a PEM PKCS #8 file.
+
+    Raises:
+        MisuseError: it holds no such key, or (`private`) others than its owner may read it.
+        WorldError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise WorldError(f"cannot read the key {path}: {error.strerror}") from error
-    if mode & 0o077:
+    if private and mode & 0o077:
         raise MisuseError(
             f"others may read the key {path} (mode {mode:04o}); run: chmod 600 '{path}'"
         )
@@ -134,15 +141,27 @@ def _read_key(path: Path) -> SigningKey:
 # --- Files --------------------------------------------------------------------------------------
 
 
-def _make_directory(path: Path) -> None:
+def make_directory(path: Path) -> None:
+    """Make a directory that only its owner may look into, unless there is one.
+
+    Raises:
+        WorldError: it cannot be made.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise WorldError(f"cannot make the directory {path}: {error.strerror}") from error
 
 
-def _write_new(path: Path, data: bytes) -> bool:
-    """Put a file there unless there is one; whole or not at all. Return whether it was put."""
+def write_new(path: Path, data: bytes) -> bool:
+    """Put a file of mode 0600 there unless there is one; whole or not at all.
+
+    Returns:
+        Whether it was put.
+
+    Raises:
+        WorldError: it cannot be written.
+    """
     return _write(path, data, replace=False)
 
 
@@ -411,14 +430,14 @@ def create_network(directory: Path, name: str) -> Network:
         WorldError: the directory cannot be written.
     """
     _check_name(name)
-    _make_directory(directory)
+    make_directory(directory)
     path = directory / AUTHORITY_KEY_FILE
     if path.exists():
         raise MisuseError(f"{path} exists: this directory holds a network's authority already")
     authority = Authority(SigningKey.generate())
     about = _AuthorityFile(name, authority.public_key.hex())
     _write(directory / AUTHORITY_FILE, _json(about), replace=True)
-    _write_new(path, _private_pem(authority.signing_key))  # last: the directory is whole with it
+    write_new(path, private_key_pem(authority.signing_key))  # last: the directory is whole with it
     return Network(name, "managed", authority.public_key, authority.ca_certificate())
 
 
@@ -433,7 +452,7 @@ def load_authority(directory: Path) -> tuple[str, Authority]:
     if not path.exists():
         raise MisuseError(f"{directory} holds no authority; run: xorbit network create NAME")
     about = _parse(_read(path), _AuthorityFile, str(path))
-    authority = Authority(_read_key(directory / AUTHORITY_KEY_FILE))
+    authority = Authority(read_key(directory / AUTHORITY_KEY_FILE))
     if authority.public_key.hex() != about.authority:
         raise MisuseError(f"{path} is not of the key beside it; restore both")
     return about.network, authority

@@ -49,6 +49,10 @@ class Kind(IntEnum):
     BLOCK_BLAKE3_256 = 0x1E
 
 
+BLOCK_KINDS = (Kind.BLOCK_BLAKE3_256, Kind.BLOCK_SHA2_256)
+"""The kinds that name a block, by the hash that proves it."""
+
+
 class ItemKey(Struct, frozen=True, array_like=True, gc=False):
     """The full name of an item: its place in the keyspace and what stands there.
 
@@ -104,6 +108,21 @@ class ConnectionItem(Struct, frozen=True, array_like=True, gc=False, tag=3):
 
 
 Item = Block | Record | ConnectionItem
+
+
+class Held(Struct, frozen=True, gc=False):
+    """What a store tells of an item besides its content."""
+
+    key: ItemKey
+    age_s: float
+    """How long ago it was last stored or refreshed here."""
+    pinned_age_s: float | None = None
+    """How long ago our owner's pin was last refreshed in the network; None where it has none."""
+
+    @property
+    def pinned(self) -> bool:
+        """Return whether the owner of this node keeps it."""
+        return self.pinned_age_s is not None
 
 
 def parse_address(text: str) -> Address:

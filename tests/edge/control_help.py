@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xorbit.config import DEFAULT_LIMITS, Limits
-from xorbit.core.status import PeerStatus, Status
+from xorbit.core.effect import PutDone
+from xorbit.core.status import FingerStatus, PeerStatus, Status
+from xorbit.core.trace import Event
 from xorbit.identity import open_network
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Kind, block_key
+from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record, block_key, key_of
 from xorbit.run import control_wire as wire
-from xorbit.run.calls import Calls, Name, NodeStatus, PingAnswer, PutReceipt, Target, cid_from
+from xorbit.run.calls import (
+    Calls,
+    Key,
+    Name,
+    NodeStatus,
+    PingAnswer,
+    PutReceipt,
+    Target,
+    cid_from,
+)
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.store.base import Usage
@@ -43,6 +54,16 @@ def peer(number: int) -> PeerStatus:
     )
 
 
+def contact(number: int) -> Contact:
+    """Return the largest that there is."""
+    where = (Address("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 65_535 - at) for at in range(16))
+    return Contact(Id(number.to_bytes(32, "big")), tuple(where))
+
+
+def finger(number: int) -> FingerStatus:
+    return FingerStatus(index=number, point=OWN, contact=contact(number), connected=True)
+
+
 def status() -> NodeStatus:
     fields: dict[str, Any] = dict.fromkeys(Status.__struct_fields__, 0)
     fields |= {"id": OWN, "addresses": (Address("::1", 1),), "joined": True, "stopping": False}
@@ -65,6 +86,8 @@ class FakeCalls(Calls):
         self.ended = asyncio.Event()
         self.error: Exception | None = None
         self.pinged: Target | None = None
+        self.signed: dict[ItemKey, Item] = {}
+        self.followed: list[Record] = []
         self._peers = peers
 
     async def _pass(self) -> None:
@@ -106,6 +129,41 @@ class FakeCalls(Calls):
     async def peers(self) -> tuple[PeerStatus, ...]:
         await self._pass()
         return tuple(map(peer, range(self._peers)))
+
+    async def fingers(self) -> tuple[FingerStatus, ...]:
+        await self._pass()
+        return tuple(map(finger, range(self._peers)))
+
+    async def contacts(self) -> tuple[Contact, ...]:
+        await self._pass()
+        return tuple(map(contact, range(self._peers)))
+
+    async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
+        await self._pass()
+        return tuple(map(contact, range(self._peers)))
+
+    async def get_signed(self, key: ItemKey) -> Item:
+        await self._pass()
+        return self.signed[key]
+
+    async def put_record(self, record: Record, cas: int) -> PutDone:
+        await self._pass()
+        self.signed[key_of(record)] = record
+        self.followed.append(record)
+        return PutDone((Receipt(OWN, "stored"),), record, won=True)
+
+    async def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
+        for record in self.followed:
+            yield record
+        await self._pass()
+
+    async def trace(self, work: Guid | str) -> tuple[Event, ...]:
+        await self._pass()
+        return ()
+
+    async def console(self, line: str) -> AsyncGenerator[str]:
+        await self._pass()
+        yield line
 
 
 class Served:

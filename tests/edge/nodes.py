@@ -346,7 +346,11 @@ class Peer:
         self.seen.add((dial, connection))
 
     def dial_failed(
-        self, dial: Guid, tried: tuple[tuple[Address, str], ...], impostor: bool
+        self,
+        dial: Guid,
+        tried: tuple[tuple[Address, str], ...],
+        impostor: bool,
+        ours: tuple[Address, ...] = (),
     ) -> None:
         self.seen.add((dial, tried))
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from nacl.signing import SigningKey
 
 from tests.edge.control_help import (
     NETWORK,
@@ -13,6 +14,8 @@ from tests.edge.control_help import (
     QUICK,
     FakeCalls,
     client_of,
+    contact,
+    finger,
     peer,
     serving,
     soon,
@@ -21,11 +24,14 @@ from tests.edge.control_help import (
 from xorbit import errors
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.files.transfer import WINDOW_BLOCKS
-from xorbit.items import Address, Kind, block_key
+from xorbit.items import Address, Kind, block_key, key_of
+from xorbit.keys import UserKey
 from xorbit.run import control_wire as wire
 from xorbit.run.control_client import ControlClient
 from xorbit.run.loop import run
 from xorbit.wire.frame import frame
+
+KEY = UserKey(SigningKey(bytes(range(32))))
 
 # --- The calls ----------------------------------------------------------------------------------
 
@@ -65,6 +71,57 @@ async def test_more_peers_than_a_frame_holds(tmp_path: Path) -> None:
     """A list that is longer than any frame arrives whole."""
     async with serving(tmp_path, FakeCalls(peers=1_000)), client_of(tmp_path) as client:
         assert await soon(client.peers()) == tuple(map(peer, range(1_000)))
+
+
+async def test_more_contacts_than_a_frame_holds(tmp_path: Path) -> None:
+    """Also of the largest contacts that there are, each list arrives whole."""
+    async with serving(tmp_path, FakeCalls(peers=300)), client_of(tmp_path) as client:
+        assert await soon(client.fingers()) == tuple(map(finger, range(300)))
+        for ask in (client.contacts(), client.lookup(OTHER)):
+            assert await soon(ask) == tuple(map(contact, range(300)))
+    async with serving(tmp_path), client_of(tmp_path) as client:
+        assert await soon(client.contacts()) == await soon(client.fingers()) == ()
+
+
+async def test_records_are_signed_on_this_side_and_arrive_unchanged(tmp_path: Path) -> None:
+    """The largest value and salt; the outcome of a store comes back with the newer record."""
+    record = KEY.sign(7, bytes(60_000), b"s" * 64)
+    async with serving(tmp_path) as served, client_of(tmp_path) as client:
+        done = await soon(client.put_record(record, 6))
+        assert (done.newer, done.won) == (record, True)
+        assert served.calls.signed == {key_of(record): record}
+        assert await soon(client.resolve(KEY.public_key, b"s" * 64)) == record
+        served.calls.error = errors.NotFoundError("nobody has it")
+        with pytest.raises(errors.NotFoundError):
+            await soon(client.resolve(KEY.public_key, b"s" * 64))
+        with pytest.raises(errors.NotFoundError):
+            await soon(client.whereis(OTHER))
+
+
+async def test_a_record_is_followed_over_it_until_the_follower_leaves(tmp_path: Path) -> None:
+    """Each version comes as it does at the node; whoever leaves is followed for no longer."""
+    calls = FakeCalls()
+    calls.followed = [KEY.sign(seq, b"x" * 60_000) for seq in (1, 2, 3)]
+    calls.gate.clear()
+    async with serving(tmp_path, calls), client_of(tmp_path) as client:
+        versions = client.follow(KEY.public_key)
+        assert [await soon(anext(versions)) for _ in range(3)] == calls.followed
+        await versions.aclose()
+        await soon(calls.ended.wait())
+        assert calls.cancelled == 1
+
+
+async def test_a_follow_that_the_node_ends_is_an_error(tmp_path: Path) -> None:
+    """Its own, where it raised one; a follower never ends as if there were no more to come."""
+    calls = FakeCalls()
+    async with serving(tmp_path, calls), client_of(tmp_path) as client:
+        with pytest.raises(errors.StoppedError, match="stopped following"):
+            await soon(anext(client.follow(KEY.public_key)))
+        calls.error = errors.WorldError("too many works")
+        with pytest.raises(errors.WorldError, match="too many works"):
+            await soon(anext(client.follow(KEY.public_key)))
+        with pytest.raises(errors.MisuseError, match="expected a public key"):
+            await soon(anext(client.follow(b"short")))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,36 @@ def test_every_acknowledged_item_is_there_after_a_writer_is_killed(tmp_path):
     assert len(keys) >= KILLS
 
 
+# Pins batch after batch, some of them old already; says what is durable.
+PINNER = """
+import random, sys
+from pathlib import Path
+from xorbit.items import key_of, make_block
+from xorbit.store.base import Write
+from xorbit.store.lmdb import LmdbStore
+
+home, quota_bytes = Path(sys.argv[1]), int(sys.argv[2])
+rng, store = random.Random(1), LmdbStore(home, quota_bytes)
+while True:
+    blocks = [make_block(rng.randbytes(1_000)) for _ in range(3)]
+    store.write([Write(key_of(block), block, pin=True, age_s=5_000.0) for block in blocks[:2]])
+    store.write([Write(key_of(block), block, age_s=5_000.0) for block in blocks[2:]])
+    print(*(key_of(block).id.hex() for block in blocks), flush=True)
+"""
+
+
+def test_pins_and_ages_outlive_a_killed_process(tmp_path):
+    lines = acknowledged_until_killed(start(PINNER, tmp_path, QUOTA_BYTES), 5)
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    held = {entry.key: entry for entry in store.scan(Id(bytes(32)), 100_000)}
+    for line in lines:
+        first, second, third = (held[block_key_of(name)] for name in line)
+        assert (first.pinned, second.pinned, third.pinned) == (True, True, False)
+        assert all(5_000 <= entry.age_s < 6_000 for entry in (first, second, third))
+        assert first.pinned_age_s < 1_000
+    store.close()
+
+
 def block_key_of(name: str) -> ItemKey:
     return ItemKey(Kind.BLOCK_BLAKE3_256, Id(bytes.fromhex(name)))
 

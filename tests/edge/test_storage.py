@@ -8,14 +8,31 @@ from threading import Event
 import pytest
 
 from tests.edge.nodes import Watched, sample, within
-from xorbit.core.effect import CheckStore, DropDamaged, ReadStore, WriteStore
-from xorbit.core.job import Job, StoreChecked, StoreRead, StoreWritten
+from xorbit.core.effect import (
+    CheckStore,
+    DropDamaged,
+    DropItems,
+    PinItem,
+    ReadStore,
+    ScanStore,
+    UnpinItem,
+    WriteStore,
+)
+from xorbit.core.job import (
+    Job,
+    StoreChecked,
+    StoreDropped,
+    StorePinned,
+    StoreRead,
+    StoreScanned,
+    StoreWritten,
+)
 from xorbit.errors import StoreError
-from xorbit.ids import Guid
-from xorbit.items import ItemKey, key_of
+from xorbit.ids import Guid, Id
+from xorbit.items import Held, ItemKey, key_of
 from xorbit.run import storage
 from xorbit.run.storage import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, Storage
-from xorbit.store.base import ReadResult, Write, WriteResult
+from xorbit.store.base import STORED, ReadResult, Write, WriteResult
 from xorbit.store.lmdb import LmdbStore
 from xorbit.store.memory import MemoryStore
 
@@ -253,3 +270,42 @@ async def test_what_is_acknowledged_is_in_the_file(tmp_path):
     store = LmdbStore(tmp_path, 10**7)
     assert store.read(KEYS[:100]) == BLOCKS[:100]
     store.close()
+
+
+async def test_what_is_pinned_stays_what_is_not_goes_and_a_scan_shows_what_is_left(desk):
+    assert desk.store.write([Write(key_of(b), b) for b in BLOCKS[:3]]) == [STORED] * 3
+    desk.storage.perform(PinItem(guid(0), KEYS[0]))
+    assert await desk.all_of(range(1)) == [StorePinned(guid(0), done=True)]
+    desk.storage.perform(DropItems(guid(1), tuple(KEYS[:2])))
+    desk.storage.perform(CheckStore(guid(2), (KEYS[2], KEYS[3]), touch=True))
+    desk.storage.perform(UnpinItem(guid(3), KEYS[2]))
+    said = await desk.all_of(range(1, 4))
+    assert said == [
+        StoreDropped(guid(1), (KEYS[1],)),
+        StoreChecked(guid(2), (KEYS[3],)),
+        StorePinned(guid(3), done=False),
+    ]
+    desk.storage.perform(ScanStore(guid(4), Id(bytes(32)), 10))
+    left = sorted([Held(KEYS[0], 0.0, 0.0), Held(KEYS[2], 0.0)], key=lambda held: held.key.id)
+    assert await desk.all_of(range(4, 5)) == [StoreScanned(guid(4), tuple(left))]
+
+
+async def test_upkeep_of_a_store_that_failed_changes_nothing_and_says_so(tmp_path):
+    store = LmdbStore(tmp_path, 10**7)
+    store.close()
+    said: list[Job] = []
+    done = asyncio.Event()
+    failing = Storage(store, lambda jobs: (said.extend(jobs), done.set()), pytest.fail)
+    failing.perform(ScanStore(guid(0), Id(bytes(32)), 10))
+    assert said == [StoreScanned(guid(0), ())]
+    done.clear()
+    said.clear()
+    failing.perform(DropItems(guid(1), (KEYS[0],)))
+    failing.perform(CheckStore(guid(2), (KEYS[0],), touch=True))
+    failing.perform(PinItem(guid(3), KEYS[0]))
+    async with within():
+        await done.wait()
+    assert said[:2] == [StoreDropped(guid(1), ()), StoreChecked(guid(2), (KEYS[0],))]
+    assert isinstance(said[2], StorePinned)
+    assert "is closed" in said[2].reason
+    await asyncio.to_thread(failing.close)

@@ -87,7 +87,11 @@ class Peer:
         self.on_opened(connection)
 
     def dial_failed(
-        self, dial: Guid, tried: tuple[tuple[Address, str], ...], impostor: bool
+        self,
+        dial: Guid,
+        tried: tuple[tuple[Address, str], ...],
+        impostor: bool,
+        ours: tuple[Address, ...] = (),
     ) -> None:
         self.failed.put_nowait((dial, tried, impostor))
 

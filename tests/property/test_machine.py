@@ -10,6 +10,7 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from tests.world import check_acknowledgements
 from xorbit.config import Limits
@@ -20,7 +21,15 @@ from xorbit.core.effect import Effect
 from xorbit.core.job import Job
 from xorbit.core.machine import Machine
 from xorbit.ids import Guid, Id, id_of
-from xorbit.items import Address, Block, Contact, ItemKey, block_key, make_block
+from xorbit.items import (
+    Address,
+    Block,
+    Contact,
+    ItemKey,
+    block_key,
+    make_block,
+    make_connection_item,
+)
 from xorbit.wire import message
 from xorbit.wire.message import Request, Response
 
@@ -29,7 +38,8 @@ Move = tuple[int, int, int]
 
 PEERS = [id_of(bytes([number])) for number in range(12)]
 BLOCKS = [make_block(bytes([number])) for number in range(4)]
-OWN = id_of(b"the machine under test")
+KEY = SigningKey(bytes(32))
+OWN = id_of(bytes(KEY.verify_key))
 
 
 def _address(number: int) -> Address:
@@ -115,6 +125,9 @@ class Puppeteer:
                 self.disk.append(effect)
             case fx.Post(job):
                 self.posts.append(job)
+            case fx.SignConnection(guid, seq, addresses):
+                item = make_connection_item(KEY, seq, addresses)
+                self.posts.append(jobs.ConnectionSigned(guid, item))
             case fx.Finish(guid):
                 assert guid not in self.finished, "a call finishes once"
                 self.finished[guid] = None
@@ -152,7 +165,9 @@ class Puppeteer:
         )
 
     def other_call(self, which: int, how: int) -> None:
-        if how % 5 == 0:
+        if how % 10 == 5:
+            self.step(jobs.Restored(tuple(_contact(which + step) for step in range(3))))
+        elif how % 5 == 0:
             self.step(jobs.Listening((_address(which),)))
         elif how % 5 == 1 and self.calls:
             self.step(jobs.Cancel(self.calls[which % len(self.calls)]))
@@ -179,7 +194,8 @@ class Puppeteer:
             dial = self.dials.pop(which % len(self.dials))
             tried = tuple((address, "refused") for address in dial.addresses)
             impostor = dial.expected is not None and how % 3 == 0
-            self.step(jobs.DialFailed(dial.guid, tried, impostor))
+            ours = dial.addresses if how % 5 == 0 else ()
+            self.step(jobs.DialFailed(dial.guid, tried, impostor, ours))
 
     def lose(self, which: int, how: int) -> None:
         if self.connections:
@@ -206,7 +222,7 @@ class Puppeteer:
         effect = self.disk.pop(which % len(self.disk))
         match effect:
             case fx.ReadStore(guid, key):
-                held = next(block for block in BLOCKS if block_key(block.data) == key)
+                held = next((block for block in BLOCKS if block_key(block.data) == key), None)
                 item, fault = ((held, ""), (None, ""), (None, "damaged"), (None, "broken"))[how % 4]
                 self.step(jobs.StoreRead(guid, item, fault))
             case fx.WriteStore(guid):

@@ -1,6 +1,6 @@
 """The routing table against a dict that is searched from end to end."""
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -30,11 +30,10 @@ class Model(RuleBasedStateMachine):
         self.seen: list[Id] = []
         self.now = 0.0
 
-    @initialize(own=ids, budget=st.integers(1, 40))
-    def open(self, own: Id, budget: int) -> None:
+    @initialize(own=ids)
+    def open(self, own: Id) -> None:
         self.own = own
-        self.budget = budget
-        self.table = RoutingTable(own, budget)
+        self.table = RoutingTable(own, 10_000)
 
     def tick(self) -> float:
         self.now += 1.0
@@ -72,22 +71,9 @@ class Model(RuleBasedStateMachine):
         held = self.known.get(peer)
         if held is None:
             self.known[peer] = Known([address], now)
-            if len(self.known) > self.budget:
-                self.evict()
             return
         held.addresses = [address, *(a for a in held.addresses if a != address)][:ADDRESSES_KEPT]
         held.heard_at, held.failures = now, 0
-
-    def evict(self) -> None:
-        buckets: dict[int, list[Id]] = {}
-        for peer in self.known:
-            buckets.setdefault(bucket_index(self.own, peer), []).append(peer)
-        fullest = max(buckets, key=lambda index: (len(buckets[index]), index))
-        worst = max(
-            buckets[fullest],
-            key=lambda peer: (self.known[peer].failures, -self.known[peer].heard_at),
-        )
-        del self.known[worst]
 
     @rule(data=st.data())
     def hear(self, data: st.DataObject) -> None:
@@ -132,7 +118,7 @@ class Model(RuleBasedStateMachine):
     def agree(self) -> None:
         contacts = self.table.contacts()
         assert [contact.id for contact in contacts] == sorted(self.known)
-        assert len(self.table) == len(self.known) <= self.budget
+        assert len(self.table) == len(self.known)
         for contact in contacts:
             entry, known = self.table.get(contact.id), self.known[contact.id]
             assert entry is not None
@@ -149,3 +135,31 @@ class Model(RuleBasedStateMachine):
 
 TestRoutingTable = Model.TestCase
 TestRoutingTable.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@given(own=ids, budget=st.integers(1, 12), moves=st.lists(st.tuples(*[st.integers(0, 11)] * 3)))
+def test_under_a_budget_the_table_keeps_to_every_limit(
+    own: Id, budget: int, moves: list[tuple[int, int, int]]
+) -> None:
+    """Whoever enters, fails or moves: budget, subnets and newcomers are bounded, and all agree."""
+    table = RoutingTable(own, budget, subnet_max=2, newcomers_max=3)
+    for now, (kind, which, where) in enumerate(moves):
+        peer = as_id(as_number(own) ^ (1 << (which % 4 + 3)) ^ which % 3)
+        if kind < 7:
+            table.proved(peer, Address(f"203.0.{where % 3}.7", 1 + where), float(now))
+        elif kind < 9:
+            table.failed(peer)
+        elif kind < 10:
+            table.heard(peer, float(now))
+        else:
+            table.forget(peer)
+        known = table.contacts()
+        assert len(known) == len(table) <= budget
+        assert table.newcomers <= 3
+        crowds: dict[object, int] = {}
+        for contact in known:
+            entry = table.get(contact.id)
+            assert entry is not None
+            crowds[entry.place] = crowds.get(entry.place, 0) + 1
+        assert max(crowds.values(), default=0) <= 2
+        assert len(table.to_test(float(now), 0.0, 0.0, 100)) <= len(known)

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from xorbit import __version__
-from xorbit.cli import demo, info, network, node, replay, transfer
+from xorbit.cli import (
+    console,
+    demo,
+    find,
+    info,
+    key,
+    network,
+    node,
+    record,
+    replay,
+    tracing,
+    transfer,
+)
 from xorbit.cli.output import EXIT_CODES_HELP, ExitCode, debugging, exit_code_of, fact, set_up_log
 
 app = typer.Typer(
@@ -48,11 +60,20 @@ app.command("node")(node.node)
 app.command("put")(transfer.put)
 app.command("get")(transfer.get)
 app.command("cid")(transfer.cid)
+app.command("publish")(record.publish)
+app.command("resolve")(record.resolve)
+app.command("follow")(record.follow)
+app.command("whereis")(find.whereis)
+app.command("fingers")(find.fingers)
+app.command("lookup")(find.lookup)
 app.command("status")(info.status)
 app.command("peers")(info.peers)
 app.command("ping")(info.ping)
+app.command("trace")(tracing.trace)
+app.command("console")(console.console)
 app.command("replay")(replay.replay)
 app.command("demo")(demo.demo)
+app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")
 
 

@@ -6,11 +6,22 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import default_home
-from xorbit.cli.options import Home, Json
-from xorbit.cli.output import fact, fact_json, talk
+from xorbit.api import default_home, open_calls
+from xorbit.cli.options import Bootstrap, Home, Json
+from xorbit.cli.output import fact, fact_json, finish, talk
 from xorbit.errors import MisuseError, WorldError
-from xorbit.identity import NodeKey, admit_node, create_network, install_membership
+from xorbit.identity import (
+    MEMBERSHIP_FILE,
+    NodeKey,
+    admit_node,
+    create_network,
+    install_membership,
+    load_authority,
+)
+from xorbit.keys import UserKey
+from xorbit.run import revoked
+from xorbit.run.calls import id_from
+from xorbit.run.publish import PublishReceipt
 
 app = typer.Typer(help="Run a managed network: an operator admits its nodes one by one.")
 
@@ -69,6 +80,46 @@ def _public_key(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError as error:
         raise MisuseError(f"expected a public key in hexadecimal digits, got {text!r}") from error
+
+
+@app.command()
+def revoke(
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE_ID_OR_PUBLICKEY",
+            help="The node's id (`xorbit peers` shows it) or its public key.",
+            show_default=False,
+        ),
+    ],
+    bootstrap: Bootstrap = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Turn a node out of the network that is run from the home, for good.
+
+    The list of revoked nodes is a record that every node of the network follows: within seconds
+    they close their connections to that node, and take no new ones.
+    """
+    place = home or default_home()
+    gone = id_from(node)
+    name, authority = load_authority(place)
+    if not (place / MEMBERSHIP_FILE).exists():
+        install_membership(place, admit_node(place, NodeKey.load_or_create(place).public_key))
+        talk(f"{place} is a member of network {name!r} itself from now on")
+
+    async def work() -> PublishReceipt | None:
+        async with open_calls(place, bootstrap=bootstrap or (), network=name) as calls:
+            return await revoked.revoke(calls, UserKey(authority.signing_key), gone, place)
+
+    receipt = finish(work())
+    if json:
+        holders = [holder.hex() for holder in receipt.holders] if receipt else None
+        fact_json({"revoked": gone.hex(), "new": receipt is not None, "holders": holders or []})
+    elif receipt is None:
+        talk("that node has been revoked already")
+    else:
+        talk(f"revoked; {len(receipt.holders)} nodes hold the list (version {receipt.seq})")
 
 
 @app.command()

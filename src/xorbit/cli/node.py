@@ -70,6 +70,10 @@ JobLog = Annotated[
         show_default=False,
     ),
 ]
+NoMdns = Annotated[
+    bool,
+    typer.Option("--no-mdns", help="Do not look for other nodes on the local network."),
+]
 UntilStdinCloses = Annotated[
     bool,
     typer.Option(
@@ -86,6 +90,7 @@ def node(
     network_secret: NetworkSecret = None,
     quota: Quota = None,
     log_jobs: JobLog = None,
+    no_mdns: NoMdns = False,
     until_stdin_closes: UntilStdinCloses = False,
     home: Home = None,
     json: Json = False,
@@ -106,6 +111,7 @@ def node(
             network=network,
             secret=secret,
             limits=_limits(quota),
+            mdns=not no_mdns,
             job_log=log_jobs,
             show=fact,
         )

@@ -21,6 +21,7 @@ from xorbit.errors import (
     NoPeersError,
     NotFoundError,
     NotRunningError,
+    StaleError,
     XorbitError,
 )
 from xorbit.files.transfer import Progress
@@ -41,6 +42,7 @@ class ExitCode(IntEnum):
     MISUSE = 2
     NOT_FOUND = 3
     NOBODY = 4
+    STALE = 5
     BUG = 70
     HUNG_UP = 129
     INTERRUPTED = 130
@@ -50,9 +52,9 @@ class ExitCode(IntEnum):
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done; 1 the disk, the network or a peer failed; 2 wrong usage; 3 not found; "
-    "4 no node runs here, or no other node could be reached; 129 its terminal was closed; "
-    "130 interrupted; 141 nobody reads its output any more; 143 terminated; 70 an error of xorbit "
-    "itself. XORBIT_DEBUG=1 shows where an error came from."
+    "4 no node runs here, or no other node could be reached; 5 another writer was faster; "
+    "129 its terminal was closed; 130 interrupted; 141 nobody reads its output any more; "
+    "143 terminated; 70 an error of xorbit itself. XORBIT_DEBUG=1 shows where an error came from."
 )
 
 
@@ -65,6 +67,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.NOT_FOUND
         case NoPeersError() | NotRunningError():
             return ExitCode.NOBODY
+        case StaleError():
+            return ExitCode.STALE
         case XorbitError() | OSError():
             return ExitCode.FAILED
         case _:

@@ -21,6 +21,7 @@ from xorbit.cli.options import (
     read_secret,
 )
 from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, leave, progress, talk
+from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import MisuseError
 from xorbit.files.cid import parse_cid
 from xorbit.files.local import Source, cid_of
@@ -43,19 +44,23 @@ def put(
     network_secret: NetworkSecret = None,
     home: Home = None,
     json: Json = False,
+    trace: Trace = False,
 ) -> None:
     """Store a file in the network and print its name.
 
     The node that runs on the home does it. Without one, xorbit joins the network for as long as it
     takes: through --bootstrap, or through the peers that the home remembers.
     """
+    recorder = Recorder(trace, json)
+    secret = read_secret(network_secret)
 
     async def work() -> PutSummary:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
-        ) as calls:
+        async with (
+            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            recorder.at(calls, f"put {path}"),
+        ):
             with progress("put") as tell:
-                return await calls.put_file(_source(path), kind=hash.kind, progress=tell)
+                return await recorder.put_file(_source(path), hash.kind, tell)
 
     summary = finish(work(), at_once=path == STANDARD_STREAM)
     if json:
@@ -66,6 +71,7 @@ def put(
                 "blocks": summary.blocks,
                 "holders": [holder.hex() for holder in summary.holders],
                 "holders_min": summary.holders_min,
+                **recorder.facts(),
             }
         )
         return
@@ -89,6 +95,7 @@ def get(
     network_secret: NetworkSecret = None,
     home: Home = None,
     json: Json = False,
+    trace: Trace = False,
 ) -> None:
     """Fetch a file from the network to standard output, or to a path.
 
@@ -101,16 +108,20 @@ def get(
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
     sink = Path(output) if output is not None and to_path else _Stdout(forced=output is not None)
 
+    recorder = Recorder(trace, json)
+    secret = read_secret(network_secret)
+
     async def work() -> int:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
-        ) as calls:
+        async with (
+            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            recorder.at(calls, f"get {cid}"),
+        ):
             with progress("get") as tell:
-                return await calls.get_file_to(cid, sink, progress=tell)
+                return await recorder.get_file_to(cid, sink, tell)
 
     size = finish(work(), at_once=not to_path)
     if json:
-        fact_json({"cid": str(cid), "bytes": size, "path": output})
+        fact_json({"cid": str(cid), "bytes": size, "path": output, **recorder.facts()})
     elif to_path:
         talk(f"{human_size(size)} written to {output}")
 

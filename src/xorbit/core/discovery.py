@@ -1,72 +1,36 @@
-"""Discovery: how a node finds others and is found; and the upkeep of its connections.
+"""Discovery: how a node finds others and is found.
 
 Knowns are addresses worth dialling, possibles are contacts only heard of until we dialled them
-back, own addresses are how others see us. No I/O.
+back. What our own addresses are is the business of addresses.py, which connections stay up that of
+maintenance.py. No I/O.
 """
 
-from ipaddress import ip_address
-
-from xorbit.config import ADDRESSES_TOLD_MAX, DIALS_PER_BOOTSTRAP_MAX, LINKS_PER_PEER_MAX
+from xorbit.config import DIALS_PER_BOOTSTRAP_MAX, LINKS_PER_PEER_MAX
 from xorbit.core import effect as fx
-from xorbit.core import links
+from xorbit.core import fingers, links
+from xorbit.core.addresses import (
+    dialable_addresses,
+    is_ours,
+    note_observed,
+    seen_at,
+    told_addresses,
+)
 from xorbit.core.effect import Finish
 from xorbit.core.lookup import Lookup
+from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
 from xorbit.core.work import drive_lookup, new_lookup
 from xorbit.ids import ID_BITS, Guid, Id, finger_point
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Closest, FindClosest, Ping, Pong
 
-# --- Addresses ----------------------------------------------------------------------------------
-
-
-def is_unspecified(address: Address) -> bool:
-    """Return whether an address means "every interface" (0.0.0.0 or ::)."""
-    try:
-        return ip_address(address.host).is_unspecified
-    except ValueError:
-        return False
-
-
-def dialable_addresses(state: State) -> tuple[Address, ...]:
-    """Return where others may dial us: what we listen on, and how others have seen us."""
-    told = dict.fromkeys(address for address in state.listening if not is_unspecified(address))
-    told.update(dict.fromkeys(reversed(state.own_addresses)))
-    return tuple(told)[:ADDRESSES_TOLD_MAX]
-
-
-def _told_addresses(state: State) -> tuple[Address, ...]:
-    """Return what a Ping tells: an unspecified host stands for "where you see me"."""
-    told = dict.fromkeys((*state.listening, *dialable_addresses(state)))
-    return tuple(told)[:ADDRESSES_TOLD_MAX]
-
-
-def _seen_at(link: Link, told: tuple[Address, ...]) -> tuple[Address, ...]:
-    """Return a peer's addresses with the unspecified ones put where we see it."""
-    seen = (
-        Address(link.address.host, address.port) if is_unspecified(address) else address
-        for address in told
-    )
-    return tuple(dict.fromkeys(seen))[:ADDRESSES_TOLD_MAX]
-
-
-def _note_observed(state: State, observed: Address | None) -> None:
-    """Learn our own address from how a peer sees us: its host, the port that we listen on."""
-    if observed is None or not is_literal(observed) or not state.listening:
-        return
-    own = Address(observed.host, state.listening[0].port)
-    state.own_addresses.pop(own, None)
-    state.own_addresses[own] = None
-    while len(state.own_addresses) > ADDRESSES_TOLD_MAX:
-        del state.own_addresses[next(iter(state.own_addresses))]
-
-
 # --- Meeting peers ------------------------------------------------------------------------------
 
 
 def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
     """Answer a Ping; dial its sender back if nobody has shown yet that it can be dialled."""
-    addresses = tuple(filter(is_literal, _seen_at(link, ping.addresses)))
+    seen = filter(is_literal, seen_at(link, ping.addresses))
+    addresses = tuple(address for address in seen if not is_ours(state, address))
     if addresses and link.peer not in state.table and link.peer not in state.dial_of:
         if link.peer not in state.possibles and len(state.possibles) >= state.limits.possibles_max:
             links.forget_possible(state, next(iter(state.possibles)))
@@ -74,7 +38,7 @@ def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
         back = state.dial_backs.get(link.peer)
         if back is None or back.due <= state.now:
             links.dial(state, addresses, link.peer)
-    return Pong(link.address, dialable_addresses(state))
+    return Pong(link.address, in_scope(dialable_addresses(state), link.address.host))
 
 
 def greet(state: State, link: Link) -> None:
@@ -124,12 +88,16 @@ class PingWork(Work):
 
     def start(self, state: State) -> None:
         """Send the Ping."""
-        links.request(state, self._to, Ping(_told_addresses(state)), self)
+        connection = state.link_of.get(self._to.id)
+        where = [state.links[connection].address] if connection else [*self._to.addresses]
+        told = told_addresses(state, where[0].host) if where else ()
+        links.request(state, self._to, Ping(told, state.own_seq), self)
 
     def on_answer(self, state: State, answer: Answer) -> None:
         """Learn our address."""
-        if isinstance(answer.response, Pong):
-            _note_observed(state, answer.response.observed)
+        connection = state.link_of.get(answer.peer)
+        if isinstance(answer.response, Pong) and connection is not None:
+            note_observed(state, state.links[connection], answer.response.observed)
         state.end_work(self)
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
@@ -230,6 +198,7 @@ class JoinWork(Work):
         state.retry_wait_s = 0.0
         if ("look", None) not in state.timers:
             _look_again_later(state)
+        fingers.begin(state)
         self._finish(state, fx.Joined(len(state.table)))
 
     def _fail(self, state: State) -> None:
@@ -266,32 +235,20 @@ def _put_back(state: State, failed: list[Address]) -> None:
 
 
 def _worth_dialling(state: State) -> tuple[Address, ...]:
-    """Return the knowns, latest first, that are not ourselves.
-
-    What peers say to be our address does not count: a liar could name all others that we know.
-    """
-    return tuple(address for address in reversed(state.knowns) if address not in state.listening)
+    """Return the knowns, latest first, that are not ourselves."""
+    return tuple(address for address in reversed(state.knowns) if not is_ours(state, address))
 
 
-# --- Upkeep of connections ------------------------------------------------------------------------
+# --- Looking around -------------------------------------------------------------------------------
 
 
-def maintain(state: State) -> None:
-    """Look after the connections: a way in where there is none, a Ping for the silent."""
-    if state.stopping:
-        return
+def stay_joined(state: State) -> None:
+    """Find a way in where there is none."""
     if state.link_of:
         if not state.joined:
             _look_up(state, state.own)
     elif ("retry", None) not in state.timers:
         rejoin(state)
-    silent_since = state.now - state.limits.ping_interval_s
-    for link in list(state.links.values()):
-        if link.heard_at <= silent_since and not link.closing and not link.out_workers:
-            if state.link_of.get(link.peer) == link.guid:
-                state.start_work(PingWork(state, Contact(link.peer)))
-            elif link.used_at <= state.now - state.limits.idle_connection_s:
-                links.close(state, link, "unused")
 
 
 def _look_again_later(state: State) -> None:

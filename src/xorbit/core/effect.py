@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from xorbit.core.job import Job
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Item, ItemKey
+from xorbit.items import Address, Contact, Item, ItemKey, Record
 from xorbit.wire.message import Envelope, Receipt, Response
 
 
@@ -79,19 +79,67 @@ class WriteStore(EffectBase, frozen=True):
     key: ItemKey
     item: Item
     cas: int | None = None
+    pin: bool = False
+    """Our owner put it."""
+    age_s: float = 0.0
+    """How old it was where it came from."""
 
 
 class CheckStore(EffectBase, frozen=True):
-    """-> StoreChecked: which of the keys are missing."""
+    """-> StoreChecked: which of the keys are missing. With `touch`, those held are young again."""
 
     guid: Guid
     keys: tuple[ItemKey, ...]
+    touch: bool = False
+
+
+class ScanStore(EffectBase, frozen=True):
+    """-> StoreScanned: up to `count` items in keyspace order, from `start` on."""
+
+    guid: Guid
+    start: Id
+    count: int
+
+
+class DropItems(EffectBase, frozen=True):
+    """Remove those that are not pinned -> StoreDropped."""
+
+    guid: Guid
+    keys: tuple[ItemKey, ...]
+
+
+class PinItem(EffectBase, frozen=True):
+    """Keep this item for our owner -> StorePinned."""
+
+    guid: Guid
+    key: ItemKey
+
+
+class UnpinItem(EffectBase, frozen=True):
+    """Let go of our owner's pin -> StorePinned."""
+
+    guid: Guid
+    key: ItemKey
 
 
 class DropDamaged(EffectBase, frozen=True):
     """Remove what stands under this key if it is still damaged. Nothing comes back."""
 
     key: ItemKey
+
+
+class SaveContacts(EffectBase, frozen=True):
+    """Keep these contacts for our next life, in place of those kept before. Nothing comes back."""
+
+    contacts: tuple[Contact, ...]
+
+
+class SignConnection(EffectBase, frozen=True):
+    """Sign with our key where we are -> ConnectionSigned."""
+
+    guid: Guid
+    seq: int
+    addresses: tuple[Address, ...]
 
 
 # --- Ourselves ----------------------------------------------------------------------------------
@@ -110,6 +158,13 @@ class Finish(EffectBase, frozen=True):
     outcome: "Outcome"
 
 
+class Pushed(EffectBase, frozen=True):
+    """A newer version of the record that the local caller with this guid follows."""
+
+    guid: Guid
+    record: Record
+
+
 class Report(EffectBase, frozen=True):
     """Tell the node's log. `event` is a short fixed phrase, `detail` says of what."""
 
@@ -119,9 +174,15 @@ class Report(EffectBase, frozen=True):
 
 
 class Print(EffectBase, frozen=True):
-    """Show this text to whoever typed at the node's standard input."""
+    """Show this text to whoever typed the line.
+
+    That is the node's standard input where `session` is None, else that console. `last` says that
+    nothing more comes for that line.
+    """
 
     text: str
+    session: Guid | None = None
+    last: bool = True
 
 
 class Stopped(EffectBase, frozen=True):
@@ -138,9 +199,16 @@ Effect = (
     | ReadStore
     | WriteStore
     | CheckStore
+    | ScanStore
+    | DropItems
+    | PinItem
+    | UnpinItem
     | DropDamaged
+    | SaveContacts
+    | SignConnection
     | Post
     | Finish
+    | Pushed
     | Report
     | Print
     | Stopped
@@ -165,9 +233,17 @@ class NotFound(Struct, frozen=True, tag=True):
 
 
 class PutDone(Struct, frozen=True, tag=True):
-    """Store: what every node said. Stored nowhere at all is a PutDone without a "stored"."""
+    """Store: what every node said. Stored nowhere at all is a PutDone without a "stored".
+
+    `won`: as far as this record goes, nobody else's was taken. With `cas` that means that all but
+    one of the r closest took it (of fewer nodes, a majority): no other writer who saw the same
+    can have that as well, even if it knows of other nodes than we do.
+    """
 
     receipts: tuple[Receipt, ...]
+    newer: Record | None = None
+    """The newest record that a node held instead of ours, where one said so."""
+    won: bool = False
 
 
 class Answered(Struct, frozen=True, tag=True):
@@ -176,6 +252,20 @@ class Answered(Struct, frozen=True, tag=True):
     peer: Id
     response: Response
     round_trip_s: float
+
+
+class LookedUp(Struct, frozen=True, tag=True):
+    """LookUp: the contacts that are closest, closest first; how many answered and did not."""
+
+    contacts: tuple[Contact, ...]
+    asked: int
+    failed: int
+
+
+class Pinned(Struct, frozen=True, tag=True):
+    """Pin or Unpin: the item is kept, or no longer is."""
+
+    kept: bool
 
 
 class Connected(Struct, frozen=True, tag=True):
@@ -198,4 +288,4 @@ class Failed(Struct, frozen=True, tag=True):
     tried: tuple[tuple[Address, str], ...] = ()
 
 
-Outcome = Got | NotFound | PutDone | Answered | Connected | Joined | Failed
+Outcome = Got | NotFound | PutDone | Answered | LookedUp | Pinned | Connected | Joined | Failed

@@ -7,7 +7,7 @@ them apart in one match (machine.py).
 from msgspec import Struct
 
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Contact, Item, ItemKey, Record
+from xorbit.items import Address, ConnectionItem, Contact, Held, Item, ItemKey, Record
 from xorbit.wire.message import Request, Response
 
 
@@ -59,6 +59,8 @@ class DialFailed(JobBase, frozen=True):
     dial: Guid
     tried: tuple[tuple[Address, str], ...]
     impostor: bool = False
+    ours: tuple[Address, ...] = ()
+    """Addresses at which we ourselves answered."""
 
 
 class ConnectionLost(JobBase, frozen=True):
@@ -85,6 +87,20 @@ class Store(JobBase, frozen=True):
     key: ItemKey
     item: Item
     cas: int | None = None
+
+
+class Pin(JobBase, frozen=True):
+    """Keep this item, and keep it alive in the network. Comes back as Finish."""
+
+    guid: Guid
+    key: ItemKey
+
+
+class Unpin(JobBase, frozen=True):
+    """Let go of a pin: the item is refreshed no more. Comes back as Finish."""
+
+    guid: Guid
+    key: ItemKey
 
 
 class SendRequest(JobBase, frozen=True):
@@ -114,10 +130,49 @@ class Connect(JobBase, frozen=True):
     expected: Id | None = None
 
 
+class Follow(JobBase, frozen=True):
+    """Keep a caller up to date with a record: each newer version comes as a Pushed effect.
+
+    The guid names the work, which goes on until Cancel.
+    """
+
+    guid: Guid
+    key: ItemKey
+
+
+class Revoked(JobBase, frozen=True):
+    """The operator of our network has revoked these nodes: the whole list, in place of the last."""
+
+    ids: tuple[Id, ...]
+
+
+class LookUp(JobBase, frozen=True):
+    """Find the nodes closest to a point. The guid names the work; comes back as Finish."""
+
+    guid: Guid
+    target: Id
+
+
+class QueueFigures(Struct, frozen=True, gc=False):
+    """The job queue at one instant: how many jobs wait, how many of each kind have been served."""
+
+    waiting: tuple[tuple[str, int], ...] = ()
+    """By source; that of a connection is its guid in hex. The longest lines first."""
+    served: tuple[tuple[str, int], ...] = ()
+
+
 class HandleStdinLine(JobBase, frozen=True):
-    """Somebody typed a line at the node's standard input."""
+    """Somebody typed a line, at the node's standard input or in a console attached to it.
+
+    `session` names the line where a console waits for its answers: each Print for it carries it
+    back, and a work that it starts has it as its guid, so that Cancel ends it. None is standard
+    input. `queue` is what the line may ask of the queue, which is the driver's and not the
+    machine's: as a part of the job, the answer is the same whenever the job is replayed.
+    """
 
     line: str
+    session: Guid | None = None
+    queue: QueueFigures = QueueFigures()
 
 
 class Listening(JobBase, frozen=True):
@@ -181,6 +236,41 @@ class StoreChecked(JobBase, frozen=True):
     missing: tuple[ItemKey, ...]
 
 
+class StoreScanned(JobBase, frozen=True):
+    """What a ScanStore came by; nothing where the end was reached or the disk failed."""
+
+    guid: Guid
+    entries: tuple[Held, ...]
+
+
+class StoreDropped(JobBase, frozen=True):
+    """Which keys of a DropItems were removed."""
+
+    guid: Guid
+    keys: tuple[ItemKey, ...]
+
+
+class StorePinned(JobBase, frozen=True):
+    """What became of a PinItem (`done`: it is held) or an UnpinItem (`done`: it was pinned)."""
+
+    guid: Guid
+    done: bool
+    reason: str = ""
+
+
+class Restored(JobBase, frozen=True):
+    """The contacts that an earlier life of this node saved: to be proved again before use."""
+
+    contacts: tuple[Contact, ...]
+
+
+class ConnectionSigned(JobBase, frozen=True):
+    """What a SignConnection asked for."""
+
+    guid: Guid
+    item: ConnectionItem
+
+
 Job = (
     HandleRequest
     | HandleResponse
@@ -189,9 +279,14 @@ Job = (
     | ConnectionLost
     | Get
     | Store
+    | Pin
+    | Unpin
+    | Follow
+    | LookUp
     | SendRequest
     | SendResponse
     | Connect
+    | Revoked
     | HandleStdinLine
     | Listening
     | Bootstrap
@@ -202,4 +297,9 @@ Job = (
     | StoreRead
     | StoreWritten
     | StoreChecked
+    | StoreScanned
+    | StoreDropped
+    | StorePinned
+    | Restored
+    | ConnectionSigned
 )

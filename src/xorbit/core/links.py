@@ -8,6 +8,7 @@ time (RFC 6298), but for a request that the peer passes on. Works are told of an
 """
 
 from xorbit.config import BACKOFF_MAX
+from xorbit.core.addresses import is_ours, note_own_forms
 from xorbit.core.effect import Close, Dial, HoldRequests, ReleaseRequests, Send
 from xorbit.core.job import (
     ConnectionLost,
@@ -16,6 +17,7 @@ from xorbit.core.job import (
     HandleRequest,
     HandleResponse,
 )
+from xorbit.core.scope import within_scope
 from xorbit.core.state import (
     Answer,
     DialBack,
@@ -29,9 +31,10 @@ from xorbit.core.state import (
     State,
     Work,
 )
+from xorbit.core.trace import asked, clean, said
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, is_literal
-from xorbit.wire.message import Envelope, FindNext, Request, Response, Store
+from xorbit.wire.message import Envelope, FindNext, Following, Request, Response, Store, Updated
 
 TOO_MANY_DIALS = "not dialled: too many others wait to be"
 PATIENCE_PER_HOP = 2 / 3
@@ -49,7 +52,9 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
     connection = state.link_of.get(to.id)
     if connection is not None:
         _submit(state, state.links[connection], worker)
-    elif (addresses := tuple(filter(is_literal, to.addresses))) and not state.stopping:
+    elif to.id in state.revoked:
+        _fail(state, worker, to.id, "the network's operator has revoked it")
+    elif (addresses := _dialable(state, to.addresses)) and not state.stopping:
         dialling = dial(state, addresses, to.id)
         if dialling is None:
             _fail(state, worker, to.id, TOO_MANY_DIALS)
@@ -62,6 +67,12 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
     else:
         _fail(state, worker, to.id, "no connection and no address")
     return worker.guid
+
+
+def _dialable(state: State, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    return tuple(
+        address for address in addresses if is_literal(address) and not is_ours(state, address)
+    )
 
 
 def reply_timeout_s(state: State, round_trip: RoundTrip) -> float:
@@ -104,17 +115,33 @@ def handle_response(state: State, job: HandleResponse) -> None:
     link.heard_at = state.now
     worker = link.out_workers.pop(job.guid, None)
     if worker is None:
+        _handle_push(state, link, job)
         return
+    if isinstance(job.response, Following):
+        others = {guid: work for guid, work in link.pushes.items() if work != worker.work}
+        link.pushes = {**others, job.guid: worker.work}
     link.used_at = state.now
     link.timeouts_in_row = 0
     round_trip_s = state.now - worker.sent_at
     if not _is_passed_on(worker.request):
         _measure(link.round_trip, round_trip_s)
     state.counters.requests_answered += 1
+    kind, words = asked(worker.request), said(job.response)
+    state.trace.add(
+        state.now, worker.origin, worker.guid, link.peer, "answered", kind, words, round_trip_s
+    )
     state.table.heard(link.peer, state.now)
-    state.deliveries.append(Answer(worker.work, worker.guid, link.peer, job.response, round_trip_s))
+    response = within_scope(job.response, link.address.host)
+    state.deliveries.append(Answer(worker.work, worker.guid, link.peer, response, round_trip_s))
     _send_waiting(state, link)
     _close_if_retired(state, link)
+
+
+def _handle_push(state: State, link: Link, job: HandleResponse) -> None:
+    """Deliver what a peer pushes to the work that follows by it; nothing else comes unasked."""
+    work = link.pushes.get(job.guid)
+    if work is not None and isinstance(job.response, Updated):
+        state.deliveries.append(Answer(work, job.guid, link.peer, job.response, 0.0))
 
 
 def handle_deadline(state: State, connection: Guid) -> None:
@@ -169,6 +196,8 @@ def _send(state: State, link: Link, worker: OutWorker) -> None:
         _set_deadline(state, link, worker.deadline)
     link.out_workers[worker.guid] = worker
     state.counters.requests_sent += 1
+    kind = asked(worker.request)
+    state.trace.add(state.now, worker.origin, worker.guid, link.peer, "sent", kind)
     state.emit(Send(link.guid, Envelope(worker.guid, worker.origin, worker.request)))
 
 
@@ -215,6 +244,9 @@ def _measure(round_trip: RoundTrip, sample_s: float) -> None:
 
 
 def _fail(state: State, worker: OutWorker, peer: Id, reason: str) -> None:
+    took_s = state.now - worker.sent_at if worker.sent_at else 0.0
+    kind, words = asked(worker.request), clean(reason)
+    state.trace.add(state.now, worker.origin, worker.guid, peer, "failed", kind, words, took_s)
     state.deliveries.append(NoAnswer(worker.work, worker.guid, peer, reason))
 
 
@@ -227,7 +259,7 @@ def take_request(state: State, job: HandleRequest) -> Link | None:
     if link is None or link.closing or job.guid in link.in_workers:
         return None
     link.heard_at = link.used_at = state.now
-    link.in_workers[job.guid] = InWorker(job.work, job.request)
+    link.in_workers[job.guid] = InWorker(job.work, job.request, state.now)
     if len(link.in_workers) == state.limits.workers:
         state.emit(HoldRequests(link.guid))
     return link
@@ -240,6 +272,9 @@ def respond(state: State, connection: Guid, guid: Guid, response: Response) -> N
     if link is None or worker is None:
         return
     state.counters.requests_served += 1
+    kind, took_s = asked(worker.request), state.now - worker.came_at
+    state.trace.add(state.now, worker.work, guid, link.peer, "served", kind, said(response), took_s)
+    response = within_scope(response, link.address.host)
     state.emit(Send(connection, Envelope(guid, worker.work, response)))
     if len(link.in_workers) == state.limits.workers - 1:
         state.emit(ReleaseRequests(connection))
@@ -315,6 +350,7 @@ def handle_opened(state: State, job: ConnectionOpened) -> Link:
 
 def handle_dial_failed(state: State, job: DialFailed) -> None:
     """Fail what waited for this dial; forget a contact that another id answered for."""
+    note_own_forms(state, job.ours)
     dialling = _end_dial(state, job.dial)
     if dialling is None:
         return
@@ -347,6 +383,8 @@ def handle_lost(state: State, job: ConnectionLost) -> Link | None:
             _submit(state, state.links[connection], worker)
         else:
             _fail(state, worker, link.peer, f"connection lost: {job.reason}")
+    for exchange, work in link.pushes.items():
+        state.deliveries.append(NoAnswer(work, exchange, link.peer, "it pushes no longer"))
     return link
 
 
@@ -405,7 +443,7 @@ def _note_unreachable(state: State, peer: Id, *, impostor: bool) -> None:
 
 
 def _try_back_later(state: State, peer: Id) -> None:
-    """Let a growing wait pass before this one's Pings have it dialled again.
+    """Dial a possible again after a wait that grows; give up in the end unless it is connected.
 
     An impostor's as well: who names the address of another node would else have us dial that one
     at each Ping.
@@ -415,6 +453,9 @@ def _try_back_later(state: State, peer: Id) -> None:
     wait = max(limits.dial_back_s_min, back.wait_s * 2)
     back.wait_s = min(wait, limits.dial_back_s_max)
     back.due = state.now + state.jittered(back.wait_s)
+    back.tries += 1
+    if back.tries >= limits.dial_back_tries_max and peer not in state.link_of:
+        forget_possible(state, peer)
 
 
 def forget_possible(state: State, peer: Id) -> None:

@@ -9,17 +9,33 @@ from random import Random
 from typing import assert_never
 
 from xorbit.config import Limits
-from xorbit.core import console, discovery, links, serve
+from xorbit.core import (
+    announce,
+    console,
+    discovery,
+    fingers,
+    links,
+    maintenance,
+    revoke,
+    serve,
+    upkeep,
+)
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
+from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
+from xorbit.core.find import LookUpWork
+from xorbit.core.follow import FollowWork
 from xorbit.core.job import Job
+from xorbit.core.records import ResolveWork
 from xorbit.core.routing import RoutingTable
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
-from xorbit.core.status import PeerStatus, Status
+from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.timers import TimerName
+from xorbit.core.upkeep import PinWork
 from xorbit.core.work import AskWork, ConnectWork, GetWork, PutWork
 from xorbit.ids import Guid, Id
+from xorbit.items import BLOCK_KINDS, Kind
 
 
 class Machine:
@@ -27,7 +43,9 @@ class Machine:
 
     def __init__(self, own: Id, limits: Limits, rng: Random) -> None:
         """Make a machine with id `own`, all chance taken from `rng`."""
-        table = RoutingTable(own, limits.contacts_max)
+        table = RoutingTable(
+            own, limits.contacts_max, limits.subnet_contacts_max, limits.newcomers_max
+        )
         self.state = State(own, limits, rng, table)
         interval_s = limits.maintenance_interval_s
         self._cron: dict[str, tuple[Job, float]] = {
@@ -49,6 +67,8 @@ class Machine:
                 _deliver(state, work, delivery)
         if state.stopping and not state.stopped:
             self._stop_if_done()
+        if state.typed:
+            console.tell(state)
         effects = state.effects
         state.effects = []
         return effects
@@ -62,7 +82,7 @@ class Machine:
         state, counters = self.state, self.state.counters
         return Status(
             id=state.own,
-            addresses=discovery.dialable_addresses(state),
+            addresses=dialable_addresses(state),
             joined=state.joined,
             stopping=state.stopping,
             contacts=len(state.table),
@@ -95,7 +115,11 @@ class Machine:
             )
         ]
 
-    def _handle(self, job: Job) -> None:
+    def fingers(self) -> list[FingerStatus]:
+        """Return the fingers that are of use, the nearest point first."""
+        return fingers.statuses(self.state)
+
+    def _handle(self, job: Job) -> None:  # noqa: PLR0915 - the one match over jobs
         state = self.state
         match job:
             case jobs.HandleRequest():
@@ -104,32 +128,57 @@ class Machine:
                 links.handle_response(state, job)
             case jobs.StoreRead() | jobs.StoreWritten() | jobs.StoreChecked():
                 self._handle_disk(job)
+            case jobs.StoreScanned() | jobs.StoreDropped() | jobs.StorePinned():
+                self._handle_disk(job)
+            case jobs.Pin(guid, key):
+                self._start(PinWork(guid, self._deadline(), key, keep=True))
+            case jobs.Unpin(guid, key):
+                self._start(PinWork(guid, self._deadline(), key, keep=False))
             case jobs.Tick():
                 self._handle_tick()
             case jobs.Get(guid, key):
-                self._start(GetWork(guid, self._deadline(), key))
+                if key.kind in BLOCK_KINDS:
+                    self._start(GetWork(guid, self._deadline(), key))
+                else:
+                    self._start(ResolveWork(state, guid, self._deadline(), key))
+            case jobs.Follow(guid, key):
+                self._start(FollowWork(state, guid, key))
             case jobs.Store(guid, key, item, cas):
-                self._start(PutWork(guid, self._deadline(), key, item, cas))
+                keep = key.kind is not Kind.CONNECTION  # its node announces it by itself
+                self._start(PutWork(guid, self._deadline(), key, item, cas, keep=keep))
             case jobs.SendRequest(guid, to, request):
                 self._start(AskWork(guid, self._deadline(), to, request))
             case jobs.SendResponse(connection, guid, response):
                 links.respond(state, connection, guid, response)
             case jobs.ConnectionOpened():
-                discovery.greet(state, links.handle_opened(state, job))
+                if not revoke.turn_away(state, job):
+                    discovery.greet(state, links.handle_opened(state, job))
             case jobs.DialFailed():
                 links.handle_dial_failed(state, job)
             case jobs.ConnectionLost():
-                links.handle_lost(state, job)
+                lost = links.handle_lost(state, job)
+                upkeep.note_lost(state, lost)
+                fingers.note_lost(state, lost)
             case jobs.Connect(guid, addresses, expected):
                 self._start(ConnectWork(guid, self._deadline(), addresses, expected))
             case jobs.Bootstrap(guid, addresses):
                 self._start(discovery.new_join(state, guid, addresses))
             case jobs.ConnectionMaintenance():
-                discovery.maintain(state)
+                maintenance.maintain(state)
+                upkeep.look_after(state)
+            case jobs.Restored(contacts):
+                maintenance.restore(state, contacts)
+            case jobs.ConnectionSigned():
+                announce.handle_signed(state, job)
             case jobs.Listening(addresses):
                 state.listening = addresses
-            case jobs.HandleStdinLine(line):
-                console.handle_line(state, line)
+            case jobs.Revoked():
+                revoke.handle_revoked(state, job)
+            case jobs.LookUp(guid, target):
+                self._start(LookUpWork(state, guid, self._deadline(), target))
+            case jobs.HandleStdinLine():
+                if (meant := console.handle_line(state, job)) is not None:
+                    self._handle(meant)
             case jobs.Cancel(guid):
                 self._cancel(guid)
             case jobs.Shutdown():
@@ -140,6 +189,7 @@ class Machine:
     def _begin(self) -> None:
         """Start the periodic work, at times by chance: nodes do not march in step."""
         self._began = True
+        self.state.served_at = self.state.now
         for name, (_, interval_s) in self._cron.items():
             due = self.state.now + interval_s * self.state.rng.random()
             self.state.timers.set((name, None), due)
@@ -162,6 +212,7 @@ class Machine:
         work = self.state.works.get(guid)
         if work is not None:
             self.state.end_work(work)
+            console.cancelled(self.state, guid)
 
     def _handle_disk(self, result: DiskResult) -> None:
         waiter = self.state.disk_of.pop(result.guid, None)
@@ -189,8 +240,12 @@ class Machine:
             links.handle_deadline(state, guid)
         elif kind == "retry":
             discovery.rejoin(state)
+        elif kind == "sweep":
+            upkeep.sweep(state)
         elif kind == "look":
             discovery.look_around(state)
+        elif kind == "finger":
+            fingers.check_next(state)
         elif kind in self._cron:
             job, interval_s = self._cron[kind]
             state.timers.set(name, state.now + state.jittered(interval_s))
@@ -200,6 +255,9 @@ class Machine:
         state = self.state
         if not state.stopping:
             state.stopping = True
+            ends_now = FollowWork | fingers.FingerWork | announce.AnnounceWork  # nobody waits
+            for work in [work for work in state.works.values() if isinstance(work, ends_now)]:
+                state.end_work(work)
             state.timers.set(("shutdown", None), state.now + state.limits.shutdown_s_max)
             state.emit(StopListening())
 
@@ -210,6 +268,7 @@ class Machine:
         in_time = ("shutdown", None) in state.timers
         if not in_time or not (state.works or answering or state.disk_of):
             state.stopped = True
+            maintenance.save(state)
             state.timers.cancel(("shutdown", None))
             state.emit(Stopped())
 

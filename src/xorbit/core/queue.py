@@ -35,6 +35,10 @@ _ASKS = frozenset(
         jobs.HandleRequest,
         jobs.Get,
         jobs.Store,
+        jobs.Pin,
+        jobs.Unpin,
+        jobs.Follow,
+        jobs.LookUp,
         jobs.SendRequest,
         jobs.Connect,
         jobs.Bootstrap,
@@ -44,12 +48,15 @@ _ASKS = frozenset(
 )
 
 
+_UPKEEP = frozenset({jobs.ConnectionMaintenance, jobs.StoreScanned})
+
+
 def urgency(job: Job) -> Urgency:
     """Return the class of a job."""
     kind = type(job)
     if kind in _ASKS:
         return Urgency.ASK
-    return Urgency.UPKEEP if kind is jobs.ConnectionMaintenance else Urgency.FINISH
+    return Urgency.UPKEEP if kind in _UPKEEP else Urgency.FINISH
 
 
 class _Lane:

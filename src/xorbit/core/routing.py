@@ -6,13 +6,19 @@ closest contacts to any point a walk down the prefixes, in O(log n + k), and a b
 difference of two bisections.
 
 A contact enters by proof only (a connection that we dialled answered with its id); who fails is
-never handed on. Pure: no clock, no chance, no I/O.
+never handed on. Where the budget is spent, a newcomer to the fullest bucket waits: those that have
+long been alive are likely to stay alive (Maymounkov and Mazieres, 4.1), so one of them gives way
+only when it fails. Of one public subnet a bucket takes only so many, or a single host with a rented
+/24 could fill it. Pure: no clock, no chance, no I/O.
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
+from math import inf
 
-from xorbit.config import ADDRESSES_KEPT, FAILURES_MAX
-from xorbit.ids import ID_BITS, Id, as_id, as_number, finger_point
+from xorbit.config import ADDRESSES_KEPT, DEFAULT_LIMITS, FAILURES_MAX, FAILURES_MIN
+from xorbit.core.scope import subnet_of
+from xorbit.ids import ID_BITS, Id, as_id, as_number, bucket_index, finger_point
 from xorbit.items import Address, Contact
 
 _SORT_BELOW = 16  # a run this short is quicker sorted than split
@@ -21,25 +27,59 @@ _SORT_BELOW = 16  # a run this short is quicker sorted than split
 class Entry:
     """What the table knows of one contact."""
 
-    __slots__ = ("contact", "failures", "heard_at")
+    __slots__ = ("contact", "failures", "heard_at", "place", "tested_at")
 
-    def __init__(self, contact: Contact, heard_at: float) -> None:
-        """Note a contact, proved at `heard_at`."""
+    def __init__(self, contact: Contact, heard_at: float, place: tuple[int, str] | None) -> None:
+        """Note a contact, proved at `heard_at`, that counts as one of `place`."""
         self.contact = contact
         self.heard_at = heard_at
         self.failures = 0
+        self.place = place
+        """Its bucket and its public subnet, if it is in one."""
+        self.tested_at = -inf
+        """When it was last asked only for whether it is there."""
 
 
 class RoutingTable:
     """The contacts of one node, under a budget."""
 
-    __slots__ = ("_budget", "_entries", "_own", "_sorted")
+    __slots__ = (
+        "_budget",
+        "_crowds",
+        "_entries",
+        "_failing",
+        "_newcomers",
+        "_newcomers_max",
+        "_own",
+        "_sorted",
+        "_subnet_max",
+    )
 
-    def __init__(self, own: Id, budget: int) -> None:
-        """Make an empty table of at most `budget` contacts around `own`."""
+    def __init__(
+        self,
+        own: Id,
+        budget: int,
+        subnet_max: int = DEFAULT_LIMITS.subnet_contacts_max,
+        newcomers_max: int = DEFAULT_LIMITS.newcomers_max,
+    ) -> None:
+        """Make an empty table around `own`.
+
+        Args:
+            own: our own id, which never enters.
+            budget: how many contacts it holds.
+            subnet_max: how many of one public subnet a bucket takes.
+            newcomers_max: how many may wait for a place.
+        """
         self._own = own
         self._budget = budget
+        self._subnet_max = subnet_max
+        self._newcomers_max = newcomers_max
         self._entries: dict[Id, Entry] = {}
+        """Those unheard for longest come first."""
+        self._failing: dict[Id, None] = {}
+        self._newcomers: dict[Id, tuple[Address, float]] = {}
+        self._crowds: dict[tuple[int, str], int] = {}
+        """How many contacts each public subnet has in each bucket."""
         self._sorted: list[int] = []
 
     def __len__(self) -> int:
@@ -54,42 +94,82 @@ class RoutingTable:
         """Return what is known of this contact."""
         return self._entries.get(peer)
 
+    @property
+    def newcomers(self) -> int:
+        """How many proved contacts wait for a place."""
+        return len(self._newcomers)
+
     def proved(self, peer: Id, address: Address, now: float) -> None:
         """Note that this address led to this id: the way into the table."""
         if peer == self._own:
             return
         entry = self._entries.get(peer)
-        if entry is None:
-            self._entries[peer] = Entry(Contact(peer, (address,)), now)
-            insort(self._sorted, as_number(peer))
-            if len(self._entries) > self._budget:
-                self._evict()
+        place = self._place(peer, address)
+        if (entry is None or entry.place != place) and self._is_crowded(place):
             return
+        if entry is None:
+            self._enter(peer, address, now, place)
+            return
+        self._count(entry.place, -1)
+        self._count(place, 1)
+        entry.place = place
         others = [known for known in entry.contact.addresses if known != address]
         entry.contact = Contact(peer, (address, *others)[:ADDRESSES_KEPT])
-        entry.heard_at = now
-        entry.failures = 0
+        self.heard(peer, now)
 
     def heard(self, peer: Id, now: float) -> None:
         """Note that this contact is alive."""
-        entry = self._entries.get(peer)
+        entry = self._entries.pop(peer, None)
         if entry is not None:
+            self._entries[peer] = entry
             entry.heard_at = now
             entry.failures = 0
+            self._failing.pop(peer, None)
+
+    def tested(self, peer: Id, now: float) -> None:
+        """Note that this contact is being asked whether it is there."""
+        entry = self._entries.get(peer)
+        if entry is not None:
+            entry.tested_at = now
 
     def failed(self, peer: Id) -> None:
-        """Note that this contact did not answer; it is forgotten when it does so repeatedly."""
+        """Note that this contact did not answer.
+
+        Failing again it gives way to a newcomer that waits; without one it is tried once more.
+        """
+        self._newcomers.pop(peer, None)
         entry = self._entries.get(peer)
         if entry is None:
             return
         entry.failures += 1
-        if entry.failures >= FAILURES_MAX:
+        self._failing[peer] = None
+        awaited = self._has_newcomer(bucket_index(self._own, peer))
+        if entry.failures >= (FAILURES_MIN if awaited else FAILURES_MAX):
             self.forget(peer)
 
     def forget(self, peer: Id) -> None:
-        """Take a contact out."""
-        if self._entries.pop(peer, None) is not None:
-            del self._sorted[bisect_left(self._sorted, as_number(peer))]
+        """Take a contact out; one that waits takes its place."""
+        self._newcomers.pop(peer, None)
+        if self._remove(peer):
+            for newcomer, (address, now) in list(self._newcomers.items()):
+                if len(self._entries) >= self._budget:
+                    break
+                del self._newcomers[newcomer]
+                self.proved(newcomer, address, now)
+
+    def to_test(self, now: float, silent_s: float, retry_s: float, count: int) -> list[Contact]:
+        """Return whom to ask whether it is there, the most urgent first.
+
+        Who failed last time; in buckets that a newcomer waits for, who is unheard for longest; who
+        is unheard for `silent_s`. Nobody more often than every `retry_s`.
+        """
+        chosen: dict[Id, None] = {}
+        for peer in (*self._failing, *self._before_newcomers(), *self._silent(now - silent_s)):
+            if len(chosen) >= count:
+                break
+            if self._entries[peer].tested_at <= now - retry_s:
+                chosen[peer] = None
+        return [self._entries[peer].contact for peer in chosen]
 
     def closest(self, target: Id, count: int, *, failing: bool = False) -> list[Contact]:
         """Return up to `count` contacts, by rising XOR distance to `target`.
@@ -149,11 +229,77 @@ class RoutingTable:
         low = bisect_left(self._sorted, first)
         return low, bisect_left(self._sorted, first + (1 << index), low)
 
-    def _evict(self) -> None:
-        """Let go of one contact of the fullest bucket: a failing one, else the longest unheard."""
-        entries = [self._entries[contact.id] for contact in self.bucket(self._fullest())]
+    def _silent(self, since: float) -> Iterator[Id]:
+        for peer, entry in self._entries.items():
+            if entry.heard_at > since:
+                return
+            yield peer
+
+    def _before_newcomers(self) -> list[Id]:
+        """Return who is unheard for longest in each bucket that somebody waits for."""
+        buckets = dict.fromkeys(bucket_index(self._own, peer) for peer in self._newcomers)
+        crowds = [
+            [self._entries[contact.id] for contact in self.bucket(index)] for index in buckets
+        ]
+        return [
+            min(crowd, key=lambda entry: entry.heard_at).contact.id for crowd in crowds if crowd
+        ]
+
+    def _has_newcomer(self, index: int) -> bool:
+        return any(bucket_index(self._own, peer) == index for peer in self._newcomers)
+
+    def _place(self, peer: Id, address: Address) -> tuple[int, str] | None:
+        subnet = subnet_of(address.host)
+        return None if subnet is None else (bucket_index(self._own, peer), subnet)
+
+    def _is_crowded(self, place: tuple[int, str] | None) -> bool:
+        return place is not None and self._crowds.get(place, 0) >= self._subnet_max
+
+    def _count(self, place: tuple[int, str] | None, change: int) -> None:
+        if place is not None:
+            count = self._crowds.pop(place, 0) + change
+            if count:
+                self._crowds[place] = count
+
+    def _enter(self, peer: Id, address: Address, now: float, place: tuple[int, str] | None) -> None:
+        self._insert(peer, Entry(Contact(peer, (address,)), now, place))
+        if len(self._entries) <= self._budget:
+            return
+        fullest = self._fullest()
+        if worst := self._worst(fullest, peer):
+            self._remove(worst)
+            return
+        self._remove(peer)
+        self._newcomers.pop(peer, None)
+        self._newcomers[peer] = address, now
+        if len(self._newcomers) > self._newcomers_max:
+            del self._newcomers[next(iter(self._newcomers))]
+
+    def _insert(self, peer: Id, entry: Entry) -> None:
+        self._newcomers.pop(peer, None)
+        self._entries[peer] = entry
+        self._count(entry.place, 1)
+        insort(self._sorted, as_number(peer))
+
+    def _remove(self, peer: Id) -> bool:
+        entry = self._entries.pop(peer, None)
+        if entry is None:
+            return False
+        self._failing.pop(peer, None)
+        self._count(entry.place, -1)
+        del self._sorted[bisect_left(self._sorted, as_number(peer))]
+        return True
+
+    def _worst(self, index: int, newcomer: Id) -> Id | None:
+        """Return who of a bucket gives way to a newcomer, None where all alive stay in their place.
+
+        Who failed most often; else, where the newcomer has another bucket, who is unheard for
+        longest: the fullest bucket can spare one.
+        """
+        entries = [self._entries[contact.id] for contact in self.bucket(index)]
         worst = max(entries, key=lambda entry: (entry.failures, -entry.heard_at))
-        self.forget(worst.contact.id)
+        same = bucket_index(self._own, newcomer) == index
+        return None if same and worst.failures < FAILURES_MIN else worst.contact.id
 
     def _fullest(self) -> int:
         """Return the fullest bucket, of equals the farthest."""

@@ -7,14 +7,16 @@ connection lives. No I/O.
 
 from typing import assert_never
 
-from xorbit.core import discovery, links
+from xorbit.core import discovery, followers, links
+from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import CheckStore, Post, ReadStore, WriteStore
 from xorbit.core.job import HandleRequest, SendResponse, StoreChecked, StoreRead, StoreWritten
+from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DiskResult, Link, NoAnswer, Serving, State, Work
 from xorbit.core.work import GetWork, note_bad_read
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
-from xorbit.items import Contact, Item, ItemKey, check
+from xorbit.items import Block, Contact, Item, ItemKey, Kind, check
 from xorbit.wire.message import (
     Closest,
     FindClosest,
@@ -59,12 +61,12 @@ def handle_request(state: State, job: HandleRequest) -> None:
             state.emit(ReadStore(state.disk_guid(waiter), key))
         case Store():
             _store(state, job, job.request)
-        case Have(keys):
+        case Have(keys, refresh):
             waiter = Serving(job.connection, job.guid)
-            state.emit(CheckStore(state.disk_guid(waiter), keys))
-        case Follow():
-            no = Refused("unsupported", "this node does not push updates")
-            refuse(state, job.connection, job.guid, no)
+            state.emit(CheckStore(state.disk_guid(waiter), keys, refresh))
+        case Follow(record):
+            waiter = Serving(job.connection, job.guid)
+            state.emit(ReadStore(state.disk_guid(waiter), ItemKey(Kind.RECORD, record)))
         case _ as never:
             assert_never(never)
 
@@ -75,9 +77,10 @@ def handle_disk(state: State, waiter: Serving, result: DiskResult) -> None:
     worker = link.in_workers.get(waiter.exchange) if link else None
     if link is None or worker is None:
         return
+    assert isinstance(result, StoreRead | StoreWritten | StoreChecked)
     match result:
         case StoreRead():
-            answer = _after_read(state, link, worker.request, result)
+            answer = _after_read(state, waiter, link, worker.request, result)
             links.respond(state, waiter.connection, waiter.exchange, answer)
         case StoreWritten():
             _after_write(state, waiter, worker.work, worker.request, result)
@@ -106,10 +109,16 @@ def _may_work_for_peers(state: State) -> bool:
     return len(state.works) < limits.works_max * limits.works_share_for_peers
 
 
-def _after_read(state: State, link: Link, request: object, result: StoreRead) -> Response:
-    if result.item is not None:
-        return Found(result.item)
+def _after_read(
+    state: State, waiter: Serving, link: Link, request: object, result: StoreRead
+) -> Response:
+    if isinstance(request, Follow):
+        return followers.accept(state, request.id, link.guid, waiter.exchange, result.item)
     assert isinstance(request, Get)
+    if isinstance(result.item, Block):
+        return Found(result.item)
+    if result.item is not None:
+        return Found(result.item, closest(state, request.key.id, link.peer).contacts)
     if result.fault:
         note_bad_read(state, request.key, result.fault)
     mend = result.fault == "damaged" and not _is_repaired(state, request.key)
@@ -135,13 +144,15 @@ def _store(state: State, job: HandleRequest, request: Store) -> None:
         refuse(state, job.connection, job.guid, no)
         return
     guid = state.disk_guid(Serving(job.connection, job.guid))
-    state.emit(WriteStore(guid, key, request.item, request.cas))
+    state.emit(WriteStore(guid, key, request.item, request.cas, age_s=request.age_s))
 
 
 def _after_write(
     state: State, waiter: Serving, work: Guid, request: object, result: StoreWritten
 ) -> None:
     assert isinstance(request, Store)
+    if result.code == "stored":
+        followers.tell(state, request.item)
     if result.code != "stored":
         refuse(state, waiter.connection, waiter.exchange, _refusal(result))
     elif request.also and not _may_work_for_peers(state):
@@ -166,15 +177,22 @@ def _find_next(state: State, job: HandleRequest, link: Link, request: FindNext) 
     """Answer with the nearest node, or pass the question on to somebody strictly nearer."""
     nearer = _nearer_than_us(state, request, link.peer)
     if nearer is None or request.hops >= HOPS_MAX:
-        own = Contact(state.own, discovery.dialable_addresses(state))
+        own = Contact(state.own, dialable_addresses(state))
         links.respond(state, job.connection, job.guid, Next(own, request.hops))
         return
-    if not _may_work_for_peers(state):
+    if not (_may_work_for_peers(state) and _may_relay(state, link)):
         refuse(state, job.connection, job.guid, Refused("busy", BUSY))
         return
     onward = FindNext(request.target, request.hops + 1, request.not_equal)
     waiter = Serving(job.connection, job.guid)
     state.start_work(RelayWork(state, waiter, job.work, nearer, onward))
+
+
+def _may_relay(state: State, link: Link) -> bool:
+    """Return whether one more FindNext of this peer (which has its in-worker) may be passed on."""
+    asked = sum(isinstance(worker.request, FindNext) for worker in link.in_workers.values())
+    limits = state.limits
+    return asked <= limits.relays_per_peer_max and state.relays < limits.relays_max
 
 
 def _nearer_than_us(state: State, request: FindNext, asker: Id) -> Contact | None:
@@ -210,6 +228,7 @@ class RelayWork(Work):
 
     def start(self, state: State) -> None:
         """Ask the nearer node."""
+        state.relays += 1
         links.request(state, self._to, self._onward, self, self._waiter.exchange)
 
     def on_answer(self, state: State, answer: Answer) -> None:
@@ -228,6 +247,7 @@ class RelayWork(Work):
         self._end(state, Next(self._to, self._onward.hops))
 
     def _end(self, state: State, response: Response) -> None:
+        state.relays -= 1
         state.end_work(self)
         state.emit(Post(SendResponse(self._waiter.connection, self._waiter.exchange, response)))
 
@@ -244,7 +264,8 @@ class ForwardWork(Work):
         super().__init__(state.new_guid(), deadline, origin)
         self._waiter = waiter
         self._item: Item = request.item
-        self._takers = request.also
+        host = state.links[waiter.connection].address.host
+        self._takers = [Contact(to.id, in_scope(to.addresses, host)) for to in request.also]
         self._left: dict[Id, None] = {}
         self._receipts: list[Receipt] = []
 

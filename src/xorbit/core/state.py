@@ -11,14 +11,23 @@ from random import Random
 
 from xorbit.config import Limits
 from xorbit.core.effect import Effect, Report
-from xorbit.core.job import DialFailed, StoreChecked, StoreRead, StoreWritten
+from xorbit.core.job import (
+    DialFailed,
+    StoreChecked,
+    StoreDropped,
+    StorePinned,
+    StoreRead,
+    StoreScanned,
+    StoreWritten,
+)
 from xorbit.core.routing import RoutingTable
 from xorbit.core.timers import Timers
+from xorbit.core.trace import Event, Trace
 from xorbit.ids import Guid, Id, new_guid
-from xorbit.items import Address, Contact
+from xorbit.items import Address, ConnectionItem, Contact
 from xorbit.wire.message import Request, Response
 
-DiskResult = StoreRead | StoreWritten | StoreChecked
+DiskResult = StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | StorePinned
 
 
 @dataclass(slots=True)
@@ -40,6 +49,7 @@ class InWorker:
 
     work: Guid
     request: Request
+    came_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -70,6 +80,10 @@ class Link:
     in_workers: dict[Guid, InWorker] = field(default_factory=dict[Guid, InWorker])
     round_trip: RoundTrip = field(default_factory=RoundTrip)
     timeouts_in_row: int = 0
+    observed: Address | None = None
+    """Where this peer sees us, with the port that we listen on."""
+    pushes: dict[Guid, Guid] = field(default_factory=dict[Guid, Guid])
+    """Works of ours that this peer pushes to, by the guid of the exchange that asked for it."""
     retiring: bool = False
     """Another connection to the same peer has taken over; this one only finishes what it has."""
     closing: bool = False
@@ -128,13 +142,14 @@ class Work(ABC):
     It is told what it waits for by the `on_` methods, and takes itself out by `State.end_work`.
     """
 
-    __slots__ = ("deadline", "guid", "origin")
+    __slots__ = ("began_at", "deadline", "guid", "origin")
 
     def __init__(self, guid: Guid, deadline: float, origin: Guid | None = None) -> None:
         """Name a work, say by when it must have ended, and which work elsewhere caused it."""
         self.guid = guid
         self.deadline = deadline
         self.origin = origin or guid
+        self.began_at = 0.0
 
     @abstractmethod
     def start(self, state: "State") -> None:
@@ -169,11 +184,57 @@ class Serving:
 
 
 @dataclass(slots=True)
-class DialBack:
-    """A possible that was dialled in vain: when it may be again, and how long that wait was."""
+class Follower:
+    """One peer that follows one record."""
 
+    exchange: Guid
+    work: Guid
+    until: float
+    told: tuple[int, bytes] | None
+    """The version (`items.version`) that it has, as far as we told it."""
+
+
+@dataclass(slots=True)
+class Typed:
+    """A line typed at a console that takes time, and who waits for the answer."""
+
+    session: Guid | None
+    number: int
+    words: tuple[str, ...]
+    stepwise: bool = False
+    """Whether each exchange is shown as it happens."""
+
+
+@dataclass(slots=True)
+class DialBack:
+    """A possible dialled in vain: how often, when it may be again, how long that wait was."""
+
+    tries: int = 0
     due: float = 0.0
     wait_s: float = 0.0
+
+
+@dataclass(slots=True)
+class FingerChecks:
+    """How far the checks of our fingers have come."""
+
+    turn: int = 0
+    """Which point is next; 0 is our own neighbour."""
+    wait_s: float = 0.0
+    """How long the last wait before another check was."""
+
+
+@dataclass(slots=True)
+class Announced:
+    """What we last told the network of where we are."""
+
+    addresses: tuple[Address, ...] = ()
+    holders: tuple[Id, ...] = ()
+    """The nodes closest to us at that time."""
+    at: float = 0.0
+    item: ConnectionItem | None = None
+    work: Guid | None = None
+    """The work that announces us now."""
 
 
 @dataclass(slots=True)
@@ -186,6 +247,28 @@ class Counters:
     requests_served: int = 0
     requests_refused: int = 0
     damaged_found: int = 0
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """What the upkeep of our items (upkeep.py) remembers."""
+
+    near: dict[Id, None] | None = None
+    """The contacts around us at the last look; None before the first."""
+    lost: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Neighbours whose connection broke, to be dialled to see whether they are there."""
+    changed: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Who came and went since the last sweep."""
+    left: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Who came or went, where the last sweep left it to nearer holders to act."""
+    settled_at: float = 0.0
+    """No sweep before this: a node that has just started knows too little."""
+    full_at: float = 0.0
+    changed_at: float | None = None
+    left_at: float | None = None
+    """When the sweeps for all items, for `changed` and for `left` are due."""
+    sweep: Guid | None = None
+    """The sweep under way."""
 
 
 @dataclass(slots=True)
@@ -214,13 +297,32 @@ class State:
     disk_of: dict[Guid, Guid | Serving] = field(default_factory=dict[Guid, Guid | Serving])
     """Who waits for each disk operation: a work, or a peer's request."""
 
+    followers: dict[Id, dict[Guid, Follower]] = field(
+        default_factory=dict[Id, dict[Guid, Follower]]
+    )
+    """Whom we tell of newer versions of each record, by connection."""
     listening: tuple[Address, ...] = ()
     own_addresses: dict[Address, None] = field(default_factory=dict[Address, None])
     """Where others see us and can dial us, the latest last."""
+    own_forms: dict[Address, None] = field(default_factory=dict[Address, None])
+    """Addresses at which we ourselves answered when we dialled them."""
+    own_seq: int = 0
+    """The sequence number of our connection item; 0 before there is one."""
     knowns: dict[Address, None] = field(default_factory=dict[Address, None])
     possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
+    revoked: frozenset[Id] = frozenset()
+    """Whom the operator of our network has turned out; asked for membership only."""
     dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
     """For those of the possibles that were dialled in vain, how that went."""
+    fingers: FingerChecks = field(default_factory=FingerChecks)
+    announced: Announced = field(default_factory=Announced)
+    relays: int = 0
+    """How many FindNext requests of others are on their way through us."""
+    saved: tuple[Contact, ...] = ()
+    """The contacts that were last saved."""
+    save_due: float = 0.0
+    """When they may be saved again."""
+    upkeep: Upkeep = field(default_factory=Upkeep)
     joined: bool = False
     retry_wait_s: float = 0.0
     """How long the last wait before another try to join was."""
@@ -231,6 +333,17 @@ class State:
     stopping: bool = False
     stopped: bool = False
     counters: Counters = field(default_factory=Counters)
+    trace: Trace = field(init=False)
+    typed: dict[Guid, Typed] = field(default_factory=dict[Guid, Typed])
+    """The lines of a console whose works are in progress, by the guid of the work."""
+    typed_count: int = 0
+    served_at: float = 0.0
+    served_before: dict[str, int] = field(default_factory=dict[str, int])
+    """How many jobs of each kind had been served when a console was last told of it."""
+
+    def __post_init__(self) -> None:
+        """Make what the limits measure."""
+        self.trace = Trace(self.limits.trace_events_max)
 
     def emit(self, effect: Effect) -> None:
         """Want something done after this step."""
@@ -257,12 +370,22 @@ class State:
         """Take a work in and let it do its first thing."""
         self.works[work.guid] = work
         self.timers.set(("work", work.guid), work.deadline)
+        work.began_at = self.now
+        kind = type(work).__name__.removesuffix("Work")
+        self.trace.add(self.now, work.origin, work.guid, self.own, "began", kind)
         work.start(self)
 
     def end_work(self, work: Work) -> None:
         """Take a work out; what still comes for it changes nothing."""
-        self.works.pop(work.guid, None)
+        if self.works.pop(work.guid, None) is not None:
+            took_s = self.now - work.began_at
+            kind = type(work).__name__.removesuffix("Work")
+            self.trace.add(self.now, work.origin, work.guid, self.own, "ended", kind, "", took_s)
         self.timers.cancel(("work", work.guid))
+
+    def trace_of(self, origin: Guid) -> tuple[Event, ...]:
+        """Return what is still known of what this work caused here, oldest first."""
+        return self.trace.of(origin)
 
     def wake_at(self, work: Work, when: float | None) -> None:
         """Call a work's `on_time` at `when`, or only its `on_deadline` at its deadline."""

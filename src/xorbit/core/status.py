@@ -6,7 +6,7 @@ Read by the API, the command line and (later) the gateway; nothing here changes 
 from msgspec import Struct
 
 from xorbit.ids import Guid, Id
-from xorbit.items import Address
+from xorbit.items import Address, Contact
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -42,3 +42,12 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     answering: int
     """Its requests that we are answering."""
     open_s: float
+
+
+class FingerStatus(Struct, frozen=True, kw_only=True):
+    """One finger: the contact nearest to the point `id ^ 2**index`, and whether it is connected."""
+
+    index: int
+    point: Id
+    contact: Contact
+    connected: bool

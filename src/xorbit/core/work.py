@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterable
 from typing import Literal, assert_never
 
 from xorbit.core import effect as fx
-from xorbit.core import links
+from xorbit.core import followers, links
 from xorbit.core.effect import DropDamaged, Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead, StoreWritten
 from xorbit.core.lookup import Ask, Finished, Lookup, Wait
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, State, Work
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
-from xorbit.items import Address, Contact, Item, ItemKey, check_is
+from xorbit.items import (
+    BLOCK_KINDS,
+    Address,
+    Contact,
+    Item,
+    ItemKey,
+    Record,
+    check_is,
+    version,
+)
 from xorbit.wire.message import (
     Closest,
     FindClosest,
@@ -189,15 +198,24 @@ class PutWork(Work):
 
     First a lookup for who is closest, then the stores, all at once; where one refuses, fails or is
     slow, the next closest is asked, found by a second, wider lookup when the first found no more.
-    We count among the closest ourselves if others can dial us.
+    We count among the closest ourselves if others can dial us. With `cas` the closest node alone is
+    asked first: most races are decided there, and the loser's record goes no further.
+
+    With `keep` a copy stays here, pinned for our owner; it is no receipt. A block is written while
+    the others are asked, a record once somebody has taken it.
     """
 
     __slots__ = (
+        "_again",
         "_cas",
+        "_contact_of",
         "_item",
+        "_keep",
+        "_keeping",
         "_key",
         "_lookup",
         "_may_widen",
+        "_newer",
         "_others",
         "_receipts",
         "_slow_at",
@@ -205,7 +223,14 @@ class PutWork(Work):
     )
 
     def __init__(
-        self, guid: Guid, deadline: float, key: ItemKey, item: Item, cas: int | None
+        self,
+        guid: Guid,
+        deadline: float,
+        key: ItemKey,
+        item: Item,
+        cas: int | None,
+        *,
+        keep: bool = False,
     ) -> None:
         """Put `item`, which stands under `key`."""
         super().__init__(guid, deadline)
@@ -221,9 +246,18 @@ class PutWork(Work):
         """Who has been asked to store, by the guid of the exchange or of the disk operation."""
         self._slow_at: dict[Guid, float] = {}
         self._receipts: dict[Id, Receipt] = {}
+        self._newer: Record | None = None
+        self._again: dict[Id, None] = {}
+        """Whom a race has asked a second time."""
+        self._contact_of: dict[Id, Contact] = {}
+        self._keep = keep
+        self._keeping: Guid | None = None
+        """The disk operation that writes our owner's copy."""
 
     def start(self, state: State) -> None:
         """Look for the closest nodes."""
+        if self._key.kind in BLOCK_KINDS:
+            self._keep_copy(state)
         self._look_up(state, state.limits.replicas)
 
     def on_answer(self, state: State, answer: Answer) -> None:
@@ -240,7 +274,7 @@ class PutWork(Work):
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Do without that node."""
         if failure.guid in self._storing:
-            self._note(failure.guid, "timeout", failure.reason)
+            self._fail(failure)
         elif self._lookup is not None:
             self._lookup.on_failure(failure.peer)
         self._go_on(state)
@@ -248,9 +282,17 @@ class PutWork(Work):
     def on_disk(self, state: State, result: DiskResult) -> None:
         """Take what our own disk said."""
         assert isinstance(result, StoreWritten)
+        if result.guid == self._keeping:
+            self._keeping = None
+            if result.code not in ("stored", "stale"):
+                state.warn("no copy is kept here", result.reason)
+            self._go_on(state)
+            return
         if result.code == "stored":
+            followers.tell(state, self._item)
             self._note(result.guid, "stored")
         else:
+            self._note_newer(result.newer)
             self._note(result.guid, "refused", f"{result.code}: {result.reason}")
         self._go_on(state)
 
@@ -262,7 +304,7 @@ class PutWork(Work):
         """Say what there is to say."""
         for peer in self._storing.values():
             self._receipts[peer] = Receipt(peer, "timeout", "no answer before the deadline")
-        self._finish(state)
+        self._end(state)
 
     def _look_up(self, state: State, width: int) -> None:
         self._lookup = new_lookup(
@@ -294,17 +336,20 @@ class PutWork(Work):
     def _store(self, state: State) -> None:
         """Keep as many stores under way as copies are missing; finish when none can come."""
         stored = sum(receipt.outcome == "stored" for receipt in self._receipts.values())
-        if stored >= state.limits.replicas:
+        arbitrated = self._cas is not None and not stored
+        if stored >= state.limits.replicas or (arbitrated and self._newer is not None):
             self._finish(state)
             return
-        in_time = [due for due in self._slow_at.values() if due > state.now]
-        while self._others and stored + len(in_time) < state.limits.replicas:
-            in_time.append(self._ask(state, self._others.pop(0)))
-        if self._may_widen and stored + len(in_time) < state.limits.replicas:
+        # Whoever decides a race is waited for: two who decide at once might decide differently.
+        waited = [due for due in self._slow_at.values() if arbitrated or due > state.now]
+        wanted = 1 if arbitrated else state.limits.replicas
+        while self._others and stored + len(waited) < wanted:
+            waited.append(self._ask(state, self._others.pop(0)))
+        if self._may_widen and stored + len(waited) < wanted:
             self._may_widen = False
             self._look_up(state, state.limits.closest_count)
         elif self._storing:
-            state.wake_at(self, min(in_time, default=None))
+            state.wake_at(self, min((due for due in waited if due > state.now), default=None))
         else:
             self._finish(state)
 
@@ -317,6 +362,7 @@ class PutWork(Work):
             guid = links.request(state, taker, Store(self._item, self._cas), self)
             slow_at = state.now + state.limits.request_timeout_s_min
         self._storing[guid] = taker.id
+        self._contact_of[taker.id] = taker
         self._slow_at[guid] = slow_at
         return slow_at
 
@@ -324,10 +370,31 @@ class PutWork(Work):
         match answer.response:
             case Stored():
                 self._note(answer.guid, "stored")
-            case Refused(code, reason):
+            case Refused(code, reason, newer):
+                self._note_newer(newer)
                 self._note(answer.guid, "refused", f"{code}: {reason}" if reason else code)
             case _:
                 self._note(answer.guid, "refused", "an answer to another question")
+
+    def _fail(self, failure: NoAnswer) -> None:
+        """Do without a node; in a race it is asked once more: others might decide otherwise."""
+        if self._cas is not None and failure.peer not in self._again:
+            self._again[failure.peer] = None
+            del self._slow_at[failure.guid]
+            self._others.insert(0, self._contact_of[self._storing.pop(failure.guid)])
+        else:
+            self._note(failure.guid, "timeout", failure.reason)
+
+    def _note_newer(self, newer: Record | None) -> None:
+        """Keep the newest record that somebody holds instead of ours, if it proves itself."""
+        if newer is None or (self._cas is not None and newer.seq <= self._cas):
+            return  # what it holds is older than what the writer has seen
+        try:
+            check_is(newer, self._key)
+        except ItemError:
+            return  # its sender has refused us all the same
+        if self._newer is None or version(newer) > version(self._newer):
+            self._newer = newer
 
     def _note(
         self, store: Guid, outcome: Literal["stored", "refused", "timeout"], reason: str = ""
@@ -336,9 +403,32 @@ class PutWork(Work):
         peer = self._storing.pop(store)
         self._receipts[peer] = Receipt(peer, outcome, one_line(reason))
 
+    def _keep_copy(self, state: State) -> None:
+        if self._keep:
+            self._keep = False
+            self._keeping = state.disk_guid(self.guid)
+            state.emit(WriteStore(self._keeping, self._key, self._item, pin=True))
+
     def _finish(self, state: State) -> None:
+        """End, once our owner's copy is on disk where there is to be one."""
+        if self._outcome(state).won:
+            self._keep_copy(state)
+        if self._keeping is None:
+            self._end(state)
+        else:
+            state.wake_at(self, None)
+
+    def _end(self, state: State) -> None:
         state.end_work(self)
-        state.emit(Finish(self.guid, fx.PutDone(tuple(self._receipts.values()))))
+        state.emit(Finish(self.guid, self._outcome(state)))
+
+    def _outcome(self, state: State) -> fx.PutDone:
+        receipts = tuple(self._receipts.values())
+        stored = sum(receipt.outcome == "stored" for receipt in receipts)
+        asked = min(len(receipts), state.limits.replicas)
+        enough = 1 if self._cas is None else max(asked // 2 + 1, asked - 1)
+        won = stored >= enough and (self._cas is not None or self._newer is None)
+        return fx.PutDone(receipts, self._newer, won)
 
 
 class AskWork(Work):

@@ -5,15 +5,27 @@ either. No sockets, no files and no state of its own here; the driver does the w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
 from xorbit.core import job as jobs
-from xorbit.core.effect import Answered, Connected, Failed, Got, NotFound, Outcome, PutDone
-from xorbit.core.status import PeerStatus, Status
+from xorbit.core.console.line import parse_guid
+from xorbit.core.effect import (
+    Answered,
+    Connected,
+    Failed,
+    Got,
+    LookedUp,
+    NotFound,
+    Outcome,
+    PutDone,
+)
+from xorbit.core.status import FingerStatus, PeerStatus, Status
+from xorbit.core.trace import Event
 from xorbit.errors import (
     MisuseError,
     NoPeersError,
@@ -29,19 +41,29 @@ from xorbit.files import transfer
 from xorbit.files.cid import Cid, Codec, parse_cid
 from xorbit.files.local import Source
 from xorbit.files.transfer import Progress, PutSummary, Sink
-from xorbit.ids import ID_BYTES, Id
+from xorbit.ids import ID_BYTES, Guid, Id
 from xorbit.items import (
+    PUBLIC_KEY_BYTES,
     Address,
     Block,
+    ConnectionItem,
     Contact,
+    Item,
     ItemKey,
     Kind,
+    Record,
     block_key,
+    connection_key,
     is_literal,
+    key_of,
     make_block,
     parse_address,
+    record_key,
 )
+from xorbit.keys import UserKey
+from xorbit.run import tracing
 from xorbit.run.driver import Driver
+from xorbit.run.publish import PublishReceipt, publish
 from xorbit.store.base import Usage
 from xorbit.wire.message import Ping, Pong, Receipt
 
@@ -49,6 +71,8 @@ Name = str | Cid | ItemKey
 """What a block or a file is asked for by: its CID, parsed or not, or its key."""
 Target = str | Id | Address
 """A node: its id (32 bytes, or in hex), or an address ("host:port", or parsed)."""
+Key = str | bytes
+"""A public key: 32 bytes, or in hex."""
 
 TIMEOUT_RATE_FAILING = 0.5
 """The share of requests without an answer from which a node says that it is failing."""
@@ -148,8 +172,119 @@ class Calls(ABC):
         """Return the state of the node."""
 
     @abstractmethod
+    async def trace(self, work: Guid | str) -> tuple[Event, ...]:
+        """Return what this node remembers of one operation, begun here or elsewhere, oldest first.
+
+        `work` is its guid (see `tracing`), or as text the beginning of one that is remembered.
+
+        Raises:
+            MisuseError: not a guid, nor the beginning of just one that is remembered.
+        """
+
+    @abstractmethod
+    def console(self, line: str) -> AsyncGenerator[str]:
+        """Do what a line typed at the node's console says; yield each answer until it is done.
+
+        What was begun is cancelled when this is closed before.
+
+        Raises:
+            StoppedError: the node stopped before it was done.
+        """
+
+    @abstractmethod
     async def peers(self) -> tuple[PeerStatus, ...]:
         """Return the connections of the node, in the order of their ids."""
+
+    @abstractmethod
+    async def fingers(self) -> tuple[FingerStatus, ...]:
+        """Return the node's fingers: the nearest contact to the point of each bucket that has one.
+
+        From the farthest bucket to the nearest.
+        """
+
+    @abstractmethod
+    async def contacts(self) -> tuple[Contact, ...]:
+        """Return the contacts of the node's routing table, in the order of their ids."""
+
+    @abstractmethod
+    async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
+        """Ask ever closer nodes for those closest to an id; return them, closest first.
+
+        Raises:
+            MisuseError: not an id.
+            NoPeersError: this node reaches nobody.
+        """
+
+    @abstractmethod
+    async def get_signed(self, key: ItemKey) -> Item:
+        """Return the newest version of a signed item; `resolve` and `whereis` by its key.
+
+        Raises:
+            NoPeersError: it is not here, and this node reaches nobody.
+            NotFoundError: nobody who could be asked has it.
+        """
+
+    @abstractmethod
+    async def put_record(self, record: Record, cas: int) -> PutDone:
+        """Store a record that is signed already, by compare-and-swap; what `publish` stands on.
+
+        Raises:
+            NoPeersError: this node is a client and reaches nobody.
+            NotStoredError: nobody took it, and nobody named a newer one.
+        """
+
+    @abstractmethod
+    def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
+        """Give the newest version of a record, then each newer one as it comes, until closed.
+
+        A caller who is slow to take them is not told of each that came and went meanwhile, but
+        always of the latest.
+
+        Raises:
+            MisuseError: not a public key.
+            StoppedError: the node stopped.
+        """
+
+    async def publish(
+        self, key: UserKey, value: bytes, *, salt: bytes = b"", cas: int | None = None
+    ) -> PublishReceipt:
+        """Store the next version of the record under a key (and a salt), signed in this process.
+
+        With `cas`, the sequence number that you have seen (0: none), it is stored only if nobody
+        has published since. Without, it comes after whatever is the newest; that is tried again a
+        few times when another writer was faster.
+
+        Raises:
+            MisuseError: more than 60,000 bytes of value or 64 of salt.
+            StaleError: another writer was faster; it has the newer record.
+            NoPeersError: this node is a client and reaches nobody.
+            NotStoredError: too few nodes took it.
+        """
+        return await publish(self, key, value, salt=salt, cas=cas)
+
+    async def resolve(self, public_key: Key, salt: bytes = b"") -> Record:
+        """Return the newest version of the record under a public key (and a salt).
+
+        Raises:
+            MisuseError: not a public key.
+            NoPeersError: it is not here, and this node reaches nobody.
+            NotFoundError: nobody who could be asked has it.
+        """
+        found = await self.get_signed(record_key(public_key_bytes(public_key), salt))
+        assert isinstance(found, Record), "the key is that of a record"
+        return found
+
+    async def whereis(self, id: Id | str) -> ConnectionItem:
+        """Return where a node says that it is, signed by that node.
+
+        Raises:
+            MisuseError: not an id.
+            NoPeersError: it is not known here, and this node reaches nobody.
+            NotFoundError: nobody who could be asked knows.
+        """
+        found = await self.get_signed(connection_key(id_from(id)))
+        assert isinstance(found, ConnectionItem), "the key is that of a connection item"
+        return found
 
     async def put_file(
         self,
@@ -228,6 +363,35 @@ def target_from(target: Target) -> Id | Address:
         ) from error
 
 
+def id_from(id: Id | str) -> Id:
+    """Return the id that is meant.
+
+    Raises:
+        MisuseError: neither 32 bytes nor 64 hexadecimal digits.
+    """
+    if isinstance(id, str) and ":" in id:
+        raise MisuseError(f"expected a node's id ({2 * ID_BYTES} hexadecimal digits), got {id!r}")
+    found = target_from(id)
+    assert not isinstance(found, Address), "an address has a colon"
+    return found
+
+
+def public_key_bytes(key: Key) -> bytes:
+    """Return the public key that is meant.
+
+    Raises:
+        MisuseError: neither 32 bytes nor 64 hexadecimal digits.
+    """
+    try:
+        found = bytes.fromhex(key) if isinstance(key, str) else key
+    except ValueError:
+        found = b""
+    if len(found) != PUBLIC_KEY_BYTES:
+        digits = 2 * PUBLIC_KEY_BYTES
+        raise MisuseError(f"expected a public key ({digits} hexadecimal digits), got {key!r}")
+    return found
+
+
 class LocalCalls(Calls):
     """The calls of one local caller, who has a line of its own in the node's queue.
 
@@ -294,6 +458,56 @@ class LocalCalls(Calls):
         """Return the connections of the node."""
         return tuple(self._driver.peers())
 
+    async def fingers(self) -> tuple[FingerStatus, ...]:
+        """Return the node's fingers."""
+        return tuple(self._driver.fingers())
+
+    async def contacts(self) -> tuple[Contact, ...]:
+        """Return the contacts of the node's routing table."""
+        return tuple(self._driver.contacts())
+
+    async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
+        """Ask ever closer nodes for those closest to an id."""
+        outcome = await self._call(jobs.LookUp(self._driver.new_guid(), id_from(id)))
+        match outcome:
+            case LookedUp(contacts):
+                if not contacts and (alone := self._alone()):
+                    raise alone
+                return contacts
+            case _:
+                raise self._failure(outcome)
+
+    async def get_signed(self, key: ItemKey) -> Item:
+        """Return the newest version of a signed item."""
+        outcome = await self._call(jobs.Get(self._driver.new_guid(), key))
+        match outcome:
+            case Got(item):
+                return item
+            case NotFound(asked, failed):
+                raise self._not_found(asked, failed)
+            case _:
+                raise self._failure(outcome)
+
+    async def put_record(self, record: Record, cas: int) -> PutDone:
+        """Store a record that is signed already."""
+        job = jobs.Store(self._driver.new_guid(), key_of(record), record, cas)
+        match outcome := await self._call(job):
+            case PutDone(receipts, newer):
+                if newer is None and not any(said.outcome == "stored" for said in receipts):
+                    raise self._not_stored(receipts)
+                return outcome
+            case _:
+                raise self._failure(outcome)
+
+    async def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
+        """Give the newest version of a record, then each newer one as it comes."""
+        key = record_key(public_key_bytes(public_key), salt)
+        async with aclosing(self._driver.follow(key, self._line)) as versions:
+            async for version in versions:
+                if not isinstance(version, Record):
+                    raise self._failure(version)
+                yield version
+
     async def _connect(self, address: Address) -> Id:
         match outcome := await self._call(jobs.Connect(self._driver.new_guid(), (address,))):
             case Connected(peer):
@@ -301,7 +515,21 @@ class LocalCalls(Calls):
             case _:
                 raise self._failure(outcome)
 
+    async def trace(self, work: Guid | str) -> tuple[Event, ...]:
+        """Return what this node remembers of one operation, oldest first."""
+        return self._driver.machine.state.trace_of(self._guid(work))
+
+    def console(self, line: str) -> AsyncGenerator[str]:
+        """Do what a line typed at the node's console says, and yield its answers."""
+        return self._driver.consoles.typed(line, self._line)
+
+    def _guid(self, work: Guid | str) -> Guid:
+        if isinstance(work, str):
+            return parse_guid(self._driver.machine.state, work)
+        return work
+
     async def _call(self, job: jobs.Job) -> Outcome:
+        tracing.note(getattr(job, "guid"))  # noqa: B009 - as in Driver.call
         return await self._driver.call(job, self._line)
 
     def _alone(self) -> NoPeersError | None:

@@ -29,11 +29,16 @@ class Events(Protocol):
         """Tell that a peer has proved its id; `dial` names our dial, None when they dialled."""
 
     def dial_failed(
-        self, dial: Guid, tried: tuple[tuple[Address, str], ...], impostor: bool
+        self,
+        dial: Guid,
+        tried: tuple[tuple[Address, str], ...],
+        impostor: bool,
+        ours: tuple[Address, ...],
     ) -> None:
         """Tell that no address led to the peer, and what happened at each of them.
 
-        `impostor`: some address was answered by another id than the expected one.
+        `impostor`: some address was answered by another id than the expected one. `ours`: the
+        addresses at which we ourselves answered.
         """
 
     def readable(self, connection: "Connection") -> None:

@@ -11,39 +11,59 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from xorbit.config import DEFAULT_LIMITS, Limits
-from xorbit.core.status import PeerStatus
-from xorbit.errors import MisuseError, StoreError, WireError, XorbitError
+from xorbit.errors import MisuseError, StoppedError, StoreError, WireError, XorbitError
 from xorbit.identity import Network
+from xorbit.items import Contact
 from xorbit.run.calls import Calls
 from xorbit.run.control_wire import (
+    CONTACTS_PER_ANSWER,
     CONTROL_FILE,
     ERROR_CHARACTERS_MAX,
+    EVENTS_PER_ANSWER,
     HELLO_BYTES_MAX,
     HOST,
     PEERS_PER_ANSWER,
     READ_BYTES,
+    TEXT_CHARACTERS_MAX,
     TOKEN_BYTES,
     Answer,
     Ask,
+    AskContacts,
+    AskFingers,
+    AskFollow,
+    AskLookUp,
     AskPeers,
     AskPing,
     AskStatus,
+    AskTrace,
     CancelCall,
     ControlFile,
     GetBlock,
+    GetSigned,
+    HasBegun,
     HasFailed,
     IsBlock,
+    IsContacts,
+    IsFingers,
+    IsItem,
     IsPeers,
     IsPinged,
     IsPut,
+    IsRecordPut,
     IsStatus,
+    IsText,
+    IsTrace,
+    IsVersion,
     PutBlock,
+    PutRecord,
+    TypeLine,
+    WatchWorks,
     Welcome,
     asks,
     close_stream,
@@ -55,6 +75,9 @@ from xorbit.run.control_wire import (
     write_control_file,
     write_message,
 )
+from xorbit.run.tracing import tracing
+
+T = TypeVar("T")
 
 log = logging.getLogger("xorbit")
 
@@ -175,6 +198,8 @@ class _Client:
         self._writer = writer
         self._slots = asyncio.Semaphore(limits.control_calls_max)
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._watches = False
+        """Whether the client wants to know the works that its calls begin."""
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -188,7 +213,9 @@ class _Client:
     async def _take_asks(self, reader: asyncio.StreamReader, tasks: asyncio.TaskGroup) -> None:
         while data := await read_payload(reader):
             ask = decode(asks, data)
-            if not isinstance(ask, CancelCall):
+            if isinstance(ask, WatchWorks):
+                self._watches = True
+            elif not isinstance(ask, CancelCall):
                 await self._slots.acquire()  # all in use: nothing more is read from this client
                 self._start(ask, tasks)
             elif task := self._running.get(ask.call):
@@ -204,7 +231,11 @@ class _Client:
 
     async def _answer(self, ask: Ask) -> None:
         try:
-            for answer in await self._do(ask):
+            with tracing() as works:
+                answers = await self._do(ask)
+            if self._watches and works:
+                await write_message(self._writer, HasBegun(ask.call, tuple(works)))
+            for answer in answers:
                 await write_message(self._writer, answer)
         except OSError:
             pass  # the client is gone, which its reader notices as well
@@ -217,6 +248,21 @@ class _Client:
         except Exception as error:
             log.exception("a local call failed")
             return [_failed(ask, "XorbitError", f"an error of xorbit itself: {error!r}")]
+
+    async def _type(self, call: int, line: str) -> list[Answer]:
+        """Send the answers to a line as they come; then nothing is left to send but the end."""
+        async with aclosing(self._calls.console(line)) as answers:
+            async for answer in answers:
+                text = answer[:TEXT_CHARACTERS_MAX]
+                await write_message(self._writer, IsText(call, text, last=False))
+        return [IsText(call, "", last=True)]
+
+    async def _follow(self, call: int, public_key: bytes, salt: bytes) -> list[Answer]:
+        """Send version after version; a client that is slow to read is told of the latest."""
+        async with aclosing(self._calls.follow(public_key, salt)) as versions:
+            async for version in versions:
+                await write_message(self._writer, IsVersion(call, version))
+        raise StoppedError("the node stopped following")
 
     async def _perform(self, ask: Ask) -> list[Answer]:
         calls = self._calls
@@ -233,7 +279,26 @@ class _Client:
             case AskStatus(call):
                 return [IsStatus(call, await calls.status())]
             case AskPeers(call):
-                return _in_parts(call, await calls.peers())
+                parts = _in_parts(await calls.peers(), PEERS_PER_ANSWER)
+                return [IsPeers(call, part, last) for part, last in parts]
+            case GetSigned(call, key):
+                return [IsItem(call, await calls.get_signed(key))]
+            case PutRecord(call, record, cas):
+                return [IsRecordPut(call, await calls.put_record(record, cas))]
+            case AskFollow(call, public_key, salt):
+                return await self._follow(call, public_key, salt)
+            case AskFingers(call):
+                parts = _in_parts(await calls.fingers(), CONTACTS_PER_ANSWER)
+                return [IsFingers(call, part, last) for part, last in parts]
+            case AskContacts(call):
+                return _contacts(call, await calls.contacts())
+            case AskTrace(call, work):
+                events = _in_parts(await calls.trace(work), EVENTS_PER_ANSWER)
+                return [IsTrace(call, part, last) for part, last in events]
+            case TypeLine(call, line):
+                return await self._type(call, line)
+            case AskLookUp(call, id):
+                return _contacts(call, await calls.lookup(id))
             case _ as never:
                 assert_never(never)
 
@@ -242,8 +307,12 @@ def _failed(ask: Ask, error: str, text: str) -> HasFailed:
     return HasFailed(ask.call, error, text[:ERROR_CHARACTERS_MAX])
 
 
-def _in_parts(call: int, peers: tuple[PeerStatus, ...]) -> list[Answer]:
-    starts = range(0, max(len(peers), 1), PEERS_PER_ANSWER)
-    return [
-        IsPeers(call, peers[at : at + PEERS_PER_ANSWER], last=at == starts[-1]) for at in starts
-    ]
+def _contacts(call: int, contacts: tuple[Contact, ...]) -> list[Answer]:
+    parts = _in_parts(contacts, CONTACTS_PER_ANSWER)
+    return [IsContacts(call, part, last) for part, last in parts]
+
+
+def _in_parts(whole: Sequence[T], size: int) -> list[tuple[tuple[T, ...], bool]]:
+    """Return parts of at most so many, each with whether it is the last; always one at least."""
+    starts = range(0, max(len(whole), 1), size)
+    return [(tuple(whole[at : at + size]), at == starts[-1]) for at in starts]

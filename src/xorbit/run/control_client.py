@@ -7,21 +7,31 @@ here: errors come out as the node raised them.
 import asyncio
 import hmac
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 from xorbit import errors
 from xorbit.config import DEFAULT_LIMITS, Limits
-from xorbit.core.status import PeerStatus
+from xorbit.core.effect import Print, PutDone
+from xorbit.core.status import FingerStatus, PeerStatus
+from xorbit.core.trace import Event
 from xorbit.errors import NotRunningError, StoppedError, WireError, WorldError, XorbitError
-from xorbit.items import Address, Kind
+from xorbit.ids import Guid, Id
+from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record
+from xorbit.run import tracing
 from xorbit.run.calls import (
     Calls,
+    Key,
     Name,
     NodeStatus,
     PingAnswer,
     PutReceipt,
     Target,
     cid_from,
+    id_from,
+    public_key_bytes,
     target_from,
 )
 from xorbit.run.control_wire import (
@@ -30,20 +40,37 @@ from xorbit.run.control_wire import (
     READ_BYTES,
     Answer,
     Ask,
+    AskContacts,
+    AskFingers,
+    AskFollow,
+    AskLookUp,
     AskPeers,
     AskPing,
     AskStatus,
+    AskTrace,
     CancelCall,
     ControlFile,
     GetBlock,
+    GetSigned,
+    HasBegun,
     HasFailed,
     Hello,
     IsBlock,
+    IsContacts,
+    IsFingers,
+    IsItem,
     IsPeers,
     IsPinged,
     IsPut,
+    IsRecordPut,
     IsStatus,
+    IsText,
+    IsTrace,
+    IsVersion,
     PutBlock,
+    PutRecord,
+    TypeLine,
+    WatchWorks,
     Welcome,
     answers,
     close_stream,
@@ -55,7 +82,13 @@ from xorbit.run.control_wire import (
     welcomes,
     write_message,
 )
+from xorbit.run.following import Follower
+from xorbit.run.typed import Answers
 from xorbit.wire.frame import frame
+
+P = TypeVar("P", IsPeers, IsFingers, IsContacts, IsTrace)
+Parted = IsPeers | IsFingers | IsContacts | IsTrace
+"""Answers that come in parts."""
 
 log = logging.getLogger("xorbit")
 
@@ -74,7 +107,12 @@ class ControlClient(Calls):
         self._reader = reader
         self._writer = writer
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
-        self._parts: dict[int, list[PeerStatus]] = {}
+        self._parts: dict[int, list[Parted]] = {}
+        self._followers: dict[int, Follower] = {}
+        self._texts: dict[int, Answers] = {}
+        self._works: dict[int, list[Guid]] = {}
+        self._watches = False
+        """Whether the node has been asked to tell which works our calls begin."""
         self._last_call = 0
         self._gone = False
         self._reading = asyncio.create_task(self._read_answers())
@@ -139,11 +177,73 @@ class ControlClient(Calls):
 
     async def peers(self) -> tuple[PeerStatus, ...]:
         """Return the connections of the node."""
-        match await self._ask(AskPeers(self._next())):
-            case IsPeers(peers=peers):
-                return peers
+        parts = await self._ask_parts(AskPeers(self._next()), IsPeers)
+        return tuple(peer for part in parts for peer in part.peers)
+
+    async def fingers(self) -> tuple[FingerStatus, ...]:
+        """Return the node's fingers."""
+        parts = await self._ask_parts(AskFingers(self._next()), IsFingers)
+        return tuple(finger for part in parts for finger in part.fingers)
+
+    async def contacts(self) -> tuple[Contact, ...]:
+        """Return the contacts of the node's routing table."""
+        parts = await self._ask_parts(AskContacts(self._next()), IsContacts)
+        return tuple(contact for part in parts for contact in part.contacts)
+
+    async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
+        """Let the node find those closest to an id; raises as the node's."""
+        parts = await self._ask_parts(AskLookUp(self._next(), id_from(id)), IsContacts)
+        return tuple(contact for part in parts for contact in part.contacts)
+
+    async def get_signed(self, key: ItemKey) -> Item:
+        """Return the newest version of a signed item; raises as the node's."""
+        match await self._ask(GetSigned(self._next(), key)):
+            case IsItem(item=item):
+                return item
             case answer:
                 raise _unexpected(answer)
+
+    async def put_record(self, record: Record, cas: int) -> PutDone:
+        """Store a record that is signed already; raises as the node's."""
+        match await self._ask(PutRecord(self._next(), record, cas)):
+            case IsRecordPut(done=done):
+                return done
+            case answer:
+                raise _unexpected(answer)
+
+    async def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
+        """Give the newest version of a record, then each newer one; raises as the node's."""
+        ask = AskFollow(self._next(), public_key_bytes(public_key), salt)
+        follower = self._followers[ask.call] = Follower(DEFAULT_LIMITS.follow_versions_max)
+        try:
+            async with aclosing(follower.until(self._ask(ask))) as versions:
+                async for version in versions:
+                    if not isinstance(version, Record):
+                        raise _unexpected(version)
+                    yield version
+        finally:
+            del self._followers[ask.call]
+
+    async def trace(self, work: Guid | str) -> tuple[Event, ...]:
+        """Return what the node remembers of one operation; raises as the node's."""
+        text = work if isinstance(work, str) else work.hex()
+        parts = await self._ask_parts(AskTrace(self._next(), text), IsTrace)
+        return tuple(event for part in parts for event in part.events)
+
+    async def console(self, line: str) -> AsyncGenerator[str]:
+        """Let the node do what a line says, and yield its answers; raises as the node's."""
+        ask = TypeLine(self._next(), line)
+        answers = self._texts[ask.call] = Answers(DEFAULT_LIMITS.console_texts_max)
+        asking = asyncio.create_task(self._ask(ask))
+        asking.add_done_callback(lambda _: answers.take(None))
+        try:
+            while (answer := await answers.next_or_end()) is not None:
+                yield answer.text
+            await asking  # raises what went wrong
+        finally:
+            del self._texts[ask.call]
+            asking.cancel()
+            await asyncio.wait([asking])
 
     async def close(self) -> None:
         """Leave; calls that still wait get a StoppedError."""
@@ -160,6 +260,7 @@ class ControlClient(Calls):
             raise _stopped()
         future = self._waiting[ask.call] = asyncio.get_running_loop().create_future()
         try:
+            await self._watch_works(ask)
             await write_message(self._writer, ask)
             answer = await future
         except OSError as error:
@@ -171,9 +272,27 @@ class ControlClient(Calls):
         finally:
             self._waiting.pop(ask.call, None)
             self._parts.pop(ask.call, None)
+            self._works.pop(ask.call, None)
         if isinstance(answer, HasFailed):
             raise _error(answer)
         return answer
+
+    async def _ask_parts(self, ask: Ask, kind: type[P]) -> list[P]:
+        """Ask what is answered in parts; return them all."""
+        parts = self._parts[ask.call] = []
+        last = await self._ask(ask)
+        if not all(isinstance(part, kind) for part in (*parts, last)):
+            raise _unexpected(last)
+        return [part for part in (*parts, last) if isinstance(part, kind)]
+
+    async def _watch_works(self, ask: Ask) -> None:
+        """Where the caller traces what it does, have the node tell the works of its calls."""
+        works = tracing.begun()
+        if works is not None:
+            self._works[ask.call] = works
+            if not self._watches:
+                self._watches = True
+                await write_message(self._writer, WatchWorks())
 
     async def _read_answers(self) -> None:
         try:
@@ -191,13 +310,16 @@ class ControlClient(Calls):
         future = self._waiting.get(answer.call)
         if future is None or future.done():
             return  # its caller was cancelled
-        if isinstance(answer, IsPeers):
-            parts = self._parts.setdefault(answer.call, [])
-            parts += answer.peers
-            if not answer.last:
-                return
-            answer = IsPeers(answer.call, tuple(parts), last=True)
-        future.set_result(answer)
+        if isinstance(answer, HasBegun):
+            self._works.get(answer.call, []).extend(answer.works)
+        elif isinstance(answer, IsText) and not answer.last and answer.call in self._texts:
+            self._texts[answer.call].take(Print(answer.text))
+        elif isinstance(answer, IsVersion) and answer.call in self._followers:
+            self._followers[answer.call].push(answer.record)
+        elif isinstance(answer, Parted) and not answer.last and answer.call in self._parts:
+            self._parts[answer.call].append(answer)
+        else:
+            future.set_result(answer)
 
 
 async def _shake_hands(

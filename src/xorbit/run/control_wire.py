@@ -15,11 +15,24 @@ import msgspec
 from blake3 import blake3
 from msgspec import Meta, Struct
 
-from xorbit.core.status import PeerStatus
+from xorbit.core.effect import PutDone
+from xorbit.core.status import FingerStatus, PeerStatus
+from xorbit.core.trace import Event
 from xorbit.errors import StoreError, WireError
-from xorbit.items import Address, IdField, ItemKey, Kind, PublicKey
+from xorbit.items import (
+    Address,
+    Contact,
+    IdField,
+    Item,
+    ItemKey,
+    Kind,
+    PublicKey,
+    Record,
+    Sequence63,
+)
 from xorbit.run.calls import NodeStatus, PingAnswer, PutReceipt
 from xorbit.wire.frame import FRAME_BYTES_MAX, HEADER_BYTES, frame
+from xorbit.wire.message import GuidField
 
 CONTROL_FILE = "control.json"
 HOST = "127.0.0.1"
@@ -27,8 +40,13 @@ TOKEN_BYTES = 32
 HELLO_BYTES_MAX = 256
 """The largest first frame: nothing large is read before the token is known."""
 READ_BYTES = 4 * FRAME_BYTES_MAX
+EVENTS_PER_ANSWER = 64
+TEXT_CHARACTERS_MAX = 16_384
+"""Of a longer answer at the console the rest is left out: a frame holds it in any script."""
 PEERS_PER_ANSWER = 128
 """So many fit in one frame."""
+CONTACTS_PER_ANSWER = 64
+"""Of these, or of fingers, so many: each may have 16 addresses."""
 ERROR_CHARACTERS_MAX = 8_192
 
 T = TypeVar("T")
@@ -103,6 +121,68 @@ class AskPeers(Message, frozen=True, tag=7):
     call: int
 
 
+class GetSigned(Message, frozen=True, tag=9):
+    """`Calls.get_signed`."""
+
+    call: int
+    key: ItemKey
+
+
+class PutRecord(Message, frozen=True, tag=10):
+    """`Calls.put_record`: signed already, no private key goes this way."""
+
+    call: int
+    record: Record
+    cas: Sequence63
+
+
+class AskFollow(Message, frozen=True, tag=11):
+    """`Calls.follow`: answered by IsVersion again and again, until CancelCall or HasFailed."""
+
+    call: int
+    public_key: PublicKey
+    salt: bytes
+
+
+class AskFingers(Message, frozen=True, tag=12):
+    """`Calls.fingers`."""
+
+    call: int
+
+
+class AskContacts(Message, frozen=True, tag=13):
+    """`Calls.contacts`."""
+
+    call: int
+
+
+class AskLookUp(Message, frozen=True, tag=14):
+    """`Calls.lookup`."""
+
+    call: int
+    id: IdField
+
+
+class AskTrace(Message, frozen=True, tag=24):
+    """`Calls.trace`; the guid in hex, or the beginning of it."""
+
+    call: int
+    work: str
+
+
+class TypeLine(Message, frozen=True, tag=25):
+    """`Calls.console`: answered by IsText until `last`."""
+
+    call: int
+    line: str
+
+
+class WatchWorks(Message, frozen=True, tag=26):
+    """From now on tell which works each call begins, before its answer; see tracing.py."""
+
+    call: int = 0
+
+
 class CancelCall(Message, frozen=True, tag=8):
     """Nobody waits for this call any more; it has no answer."""
 
@@ -145,6 +225,29 @@ class IsPeers(Message, frozen=True, tag=37):
     last: bool
 
 
+class IsTrace(Message, frozen=True, tag=56):
+    """The answer to AskTrace, or a part of it: more follow until `last`."""
+
+    call: int
+    events: tuple[Event, ...]
+    last: bool
+
+
+class IsText(Message, frozen=True, tag=57):
+    """An answer to TypeLine; more come until `last`."""
+
+    call: int
+    text: str
+    last: bool
+
+
+class HasBegun(Message, frozen=True, tag=58):
+    """The works that a call has begun, for who watches works; its answer follows."""
+
+    call: int
+    works: tuple[GuidField, ...]
+
+
 class HasFailed(Message, frozen=True, tag=38):
     """The answer to any call: the name of the error's class, and its message."""
 
@@ -153,8 +256,74 @@ class HasFailed(Message, frozen=True, tag=38):
     text: str
 
 
-Ask = PutBlock | GetBlock | AskPing | AskStatus | AskPeers
-Answer = IsPut | IsBlock | IsPinged | IsStatus | IsPeers | HasFailed
+class IsItem(Message, frozen=True, tag=39):
+    """The answer to GetSigned."""
+
+    call: int
+    item: Item
+
+
+class IsRecordPut(Message, frozen=True, tag=40):
+    """The answer to PutRecord."""
+
+    call: int
+    done: PutDone
+
+
+class IsVersion(Message, frozen=True, tag=41):
+    """An answer to AskFollow; more come."""
+
+    call: int
+    record: Record
+
+
+class IsFingers(Message, frozen=True, tag=42):
+    """The answer to AskFingers, or a part of it: more follow until `last`."""
+
+    call: int
+    fingers: tuple[FingerStatus, ...]
+    last: bool
+
+
+class IsContacts(Message, frozen=True, tag=43):
+    """The answer to AskContacts or AskLookUp, or a part of it: more follow until `last`."""
+
+    call: int
+    contacts: tuple[Contact, ...]
+    last: bool
+
+
+Ask = (
+    PutBlock
+    | GetBlock
+    | GetSigned
+    | PutRecord
+    | AskFollow
+    | AskPing
+    | AskStatus
+    | AskPeers
+    | AskFingers
+    | AskContacts
+    | AskLookUp
+    | AskTrace
+    | TypeLine
+)
+Answer = (
+    IsPut
+    | IsBlock
+    | IsItem
+    | IsRecordPut
+    | IsVersion
+    | IsPinged
+    | IsStatus
+    | IsPeers
+    | IsFingers
+    | IsContacts
+    | IsTrace
+    | IsText
+    | HasBegun
+    | HasFailed
+)
 
 encode = msgspec.msgpack.Encoder().encode
 """Return a message's MessagePack bytes."""
@@ -162,7 +331,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 hellos = msgspec.msgpack.Decoder(Hello)
 welcomes = msgspec.msgpack.Decoder(Welcome)
-asks = msgspec.msgpack.Decoder(Ask | CancelCall)
+asks = msgspec.msgpack.Decoder(Ask | CancelCall | WatchWorks)
 answers = msgspec.msgpack.Decoder(Answer)
 
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from pathlib import Path
 from random import Random
 from typing import BinaryIO, assert_never
@@ -25,14 +25,16 @@ from xorbit.core.effect import Effect, Outcome
 from xorbit.core.job import Job
 from xorbit.core.machine import Machine
 from xorbit.core.queue import JobQueue
-from xorbit.core.status import PeerStatus, Status
-from xorbit.errors import StoppedError, WireError
+from xorbit.core.status import FingerStatus, PeerStatus, Status
+from xorbit.errors import StoppedError, StoreError, WireError
 from xorbit.identity import Network, NodeKey
 from xorbit.ids import Guid, Id, new_guid
-from xorbit.items import Address, Block, Item
+from xorbit.items import Address, Block, Contact, Item, ItemKey, Record, make_connection_item
 from xorbit.run.chance import BufferedSystemRandom
+from xorbit.run.following import Follower
 from xorbit.run.storage import Storage
 from xorbit.run.transport import Connection, Transport
+from xorbit.run.typed import Consoles
 from xorbit.store.base import Store, Usage
 from xorbit.wire import message
 from xorbit.wire.frame import HEADER_BYTES
@@ -78,9 +80,10 @@ class Driver:
         """
         self._limits = limits
         self._report = report
-        self._show = show
         self._store = store
         self._job_log: BinaryIO | None = None
+        self._key = key
+        self._network_key = network.authority_key
         self._rng = BufferedSystemRandom()
         rng = self._open_log(job_log, key.id) if job_log else self._rng
         self._queue = JobQueue(limits)
@@ -96,8 +99,11 @@ class Driver:
         self._holds: dict[Guid, set[str]] = {}
         """Why the requests of each connection are held."""
         self._callers: dict[Guid, asyncio.Future[Outcome]] = {}
+        self._followers: dict[Guid, Callable[[Record], None]] = {}
+        """Who is told of newer versions of a record, by the guid of the Follow."""
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         """Local callers that wait until their line has room."""
+        self.consoles = Consoles(self, self._queue, limits, show)
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
@@ -105,6 +111,8 @@ class Driver:
         self._over = False
         """No further step is taken."""
         self._closed = False
+        self.restored = 0
+        """How many contacts of an earlier life there were."""
 
     # --- For the local caller -------------------------------------------------------------------
 
@@ -116,6 +124,7 @@ class Driver:
         """
         self._stopped = asyncio.get_running_loop().create_future()
         self._arm_timer()
+        self._restore()
         bound: list[Address] = []
         for address in listen:
             bound += await self._transport.listen(address)
@@ -132,10 +141,7 @@ class Driver:
             StoppedError: the node stopped before the work was done.
         """
         guid: Guid = getattr(job, "guid")  # noqa: B009 - each job that ends in a Finish has one
-        while not self._queue.has_room(line) and not self._over:
-            await self._room(line)
-        if self._over:
-            raise StoppedError("this node has stopped")
+        await self.room(line)
         caller = self._callers[guid] = asyncio.get_running_loop().create_future()
         self.post(job, line, _size(job))
         try:
@@ -146,6 +152,37 @@ class Driver:
             raise
         finally:
             self._callers.pop(guid, None)
+
+    async def follow(
+        self, key: ItemKey, line: Hashable = LOCAL_LINE
+    ) -> AsyncGenerator[Record | Outcome]:
+        """Give the newest version of a record, then each newer one as it comes, until closed.
+
+        An outcome, where one comes, is the last thing given: the node could not go on.
+
+        Raises:
+            StoppedError: the node stopped.
+        """
+        job = jobs.Follow(self.new_guid(), key)
+        follower = Follower(self._limits.follow_versions_max)
+        self._followers[job.guid] = follower.push
+        try:
+            async with contextlib.aclosing(follower.until(self.call(job, line))) as versions:
+                async for version in versions:
+                    yield version
+        finally:
+            del self._followers[job.guid]
+
+    async def room(self, line: Hashable) -> None:
+        """Wait until this source may bring another job.
+
+        Raises:
+            StoppedError: the node has stopped.
+        """
+        while not self._queue.has_room(line) and not self._over:
+            await self._room(line)
+        if self._over:
+            raise StoppedError("this node has stopped")
 
     def post(self, job: Job, line: Hashable = LOCAL_LINE, size: int = 0) -> None:
         """Push a job that nobody waits for."""
@@ -167,6 +204,14 @@ class Driver:
     def peers(self) -> list[PeerStatus]:
         """Return the node's connections."""
         return self.machine.peers()
+
+    def fingers(self) -> list[FingerStatus]:
+        """Return the node's fingers."""
+        return self.machine.fingers()
+
+    def contacts(self) -> list[Contact]:
+        """Return the contacts of the node's routing table."""
+        return self.machine.state.table.contacts()
 
     def usage(self) -> Usage:
         """Return how full the store is."""
@@ -219,9 +264,10 @@ class Driver:
         dial: Guid,
         tried: tuple[tuple[Address, str], ...],
         impostor: bool,
+        ours: tuple[Address, ...],
     ) -> None:
         """Tell the machine how a dial ended."""
-        self.post(jobs.DialFailed(dial, tried, impostor), OWN_LINE)
+        self.post(jobs.DialFailed(dial, tried, impostor, ours), OWN_LINE)
 
     def readable(self, connection: Connection) -> None:
         """Turn a connection's frames into jobs, as far as its line has room."""
@@ -350,6 +396,13 @@ class Driver:
                 self._send(connection, envelope)
             case fx.ReadStore() | fx.WriteStore() | fx.CheckStore() | fx.DropDamaged():
                 self._storage.perform(effect)
+            case fx.ScanStore() | fx.DropItems() | fx.PinItem() | fx.UnpinItem():
+                self._storage.perform(effect)
+            case fx.SaveContacts(contacts):
+                self._storage.save_contacts(self._network_key, contacts)
+            case fx.SignConnection(guid, seq, addresses):
+                item = make_connection_item(self._key.signing_key, seq, addresses)
+                self._queue.push(OWN_LINE, jobs.ConnectionSigned(guid, item))
             case fx.Finish(guid, outcome):
                 caller = self._callers.pop(guid, None)
                 if caller is not None and not caller.done():
@@ -367,10 +420,12 @@ class Driver:
                 self._release(connection, BUSY)
             case fx.StopListening():
                 self._transport.stop_listening()
+            case fx.Pushed(guid, record):
+                self._push_to(guid, record)
             case fx.Report():
                 self._report(effect)
-            case fx.Print(text):
-                self._show(text)
+            case fx.Print():
+                self.consoles.print(effect)
             case fx.Stopped():
                 if self._stopped is not None and not self._stopped.done():
                     self._stopped.set_result(None)
@@ -390,6 +445,11 @@ class Driver:
             self._queue.charge(guid, len(frame))
         connection.send_frame(frame)
         self._unflushed[guid] = connection
+
+    def _push_to(self, guid: Guid, record: Record) -> None:
+        take = self._followers.get(guid)
+        if take is not None:
+            take(record)
 
     def _arm_timer(self) -> None:
         due = self.machine.next_deadline()
@@ -414,6 +474,17 @@ class Driver:
         self._wake()
 
     # --- Beginnings and ends --------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Give the machine the contacts of this home's earlier life, before anything else."""
+        try:
+            contacts = self._store.load_contacts(self._network_key)
+        except StoreError as error:
+            self._report(fx.Report("warning", "the saved contacts are lost", str(error)))
+            return
+        self.restored = len(contacts)
+        if contacts:
+            self.post(jobs.Restored(contacts), OWN_LINE)
 
     def _open_log(self, path: Path, own: Id) -> Random:
         """Open the job log; chance then comes from a seed, so that a replay goes the same way."""
@@ -464,6 +535,7 @@ class Driver:
         self._dismiss_callers()
 
     def _dismiss_callers(self) -> None:
+        self.consoles.dismiss()
         for caller in self._callers.values():
             if not caller.done():
                 caller.set_exception(StoppedError("this node stopped before the call was done"))

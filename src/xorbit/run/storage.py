@@ -13,16 +13,45 @@ import resource
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic
 
 from xorbit.config import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, READ_ELSEWHERE_S
-from xorbit.core.effect import CheckStore, DropDamaged, ReadStore, WriteStore
-from xorbit.core.job import Job, StoreChecked, StoreRead, StoreWritten
+from xorbit.core.effect import (
+    CheckStore,
+    DropDamaged,
+    DropItems,
+    PinItem,
+    ReadStore,
+    SaveContacts,
+    ScanStore,
+    UnpinItem,
+    WriteStore,
+)
+from xorbit.core.job import (
+    Job,
+    StoreChecked,
+    StoreDropped,
+    StorePinned,
+    StoreRead,
+    StoreScanned,
+    StoreWritten,
+)
 from xorbit.errors import StoreError
-from xorbit.items import size_of
+from xorbit.items import Contact, size_of
 from xorbit.store.base import DAMAGED, ReadResult, Store, Write
 
-DiskEffect = ReadStore | WriteStore | CheckStore | DropDamaged
+DiskEffect = (
+    ReadStore
+    | WriteStore
+    | CheckStore
+    | ScanStore
+    | DropItems
+    | PinItem
+    | UnpinItem
+    | DropDamaged
+    | SaveContacts
+)
 
 
 class _Desk:
@@ -103,21 +132,35 @@ class Storage:
         self._writes = _Desk("write", self._write, done, failed)
         self._done = done
         self._read_elsewhere_until = 0.0
+        self._contacts: deque[tuple[bytes, tuple[Contact, ...]]] = deque(maxlen=1)
+        """What is to be saved, and for which network; the latest only."""
 
     def perform(self, effect: DiskEffect) -> None:
         """Start an effect; its job comes by `done`."""
-        if not isinstance(effect, ReadStore | CheckStore):
+        touches = isinstance(effect, CheckStore) and effect.touch
+        if touches or not isinstance(effect, ReadStore | CheckStore | ScanStore):
             self._writes.add(effect)
         elif monotonic() < self._read_elsewhere_until:
             self._reads.add(effect)
         else:
             self._read_here(effect)
 
+    def save_contacts(self, network: bytes, contacts: tuple[Contact, ...]) -> None:
+        """Keep a node's contacts, on the thread of the writes; only the latest matter."""
+        self._contacts.append((network, contacts))
+        self._writes.add(SaveContacts(contacts))
+
     def close(self) -> None:
-        """Finish what was started, then close the store."""
+        """Finish what was started, save the contacts, then close the store."""
         self._reads.close()
         self._writes.close()
+        self._save_contacts()
         self._store.close()
+
+    def _save_contacts(self) -> None:
+        """Write what is to be saved: a loss costs the next start some time, and no more."""
+        with suppress(IndexError, StoreError):
+            self._store.save_contacts(*self._contacts.pop())
 
     def _read_here(self, effect: DiskEffect) -> None:
         faults = disk_faults()
@@ -129,27 +172,69 @@ class Storage:
     def _read(self, batch: Sequence[DiskEffect]) -> list[Job]:
         reads = [effect for effect in batch if isinstance(effect, ReadStore)]
         checks = [effect for effect in batch if isinstance(effect, CheckStore)]
+        scans = [effect for effect in batch if isinstance(effect, ScanStore)]
         try:
             found = self._store.read([effect.key for effect in reads]) if reads else []
             jobs = [_read_job(effect, item) for effect, item in zip(reads, found, strict=True)]
-            return [*jobs, *map(self._check, checks)]
+            return [*jobs, *map(self._check, checks), *map(self._scan, scans)]
         except StoreError as error:
             fault = str(error)
             failed: list[Job] = [StoreRead(effect.guid, None, fault) for effect in reads]
-            return failed + [StoreChecked(effect.guid, effect.keys) for effect in checks]
+            failed += [StoreChecked(effect.guid, effect.keys) for effect in checks]
+            return failed + [StoreScanned(effect.guid, ()) for effect in scans]
 
     def _check(self, effect: CheckStore) -> Job:
         held = self._store.have(effect.keys)
         pairs = zip(effect.keys, held, strict=True)
         return StoreChecked(effect.guid, tuple(key for key, here in pairs if not here))
 
+    def _scan(self, effect: ScanStore) -> Job:
+        return StoreScanned(effect.guid, tuple(self._store.scan(effect.start, effect.count)))
+
     def _write(self, batch: Sequence[DiskEffect]) -> list[Job]:
+        """Drop first: what is written in the same batch stays."""
+        dropped = [self._drop(effect) for effect in batch if isinstance(effect, DropItems)]
+        written = self._write_items(batch)
+        touches = [effect for effect in batch if isinstance(effect, CheckStore)]
+        touched = self._touch(touches) if touches else []
+        pinned = [self._pin(e) for e in batch if isinstance(e, PinItem | UnpinItem)]
+        return [*dropped, *written, *touched, *pinned]
+
+    def _drop(self, effect: DropItems) -> Job:
+        try:
+            return StoreDropped(effect.guid, tuple(self._store.drop(effect.keys)))
+        except StoreError:  # they stay; the next sweep comes by
+            return StoreDropped(effect.guid, ())
+
+    def _touch(self, touches: list[CheckStore]) -> list[Job]:
+        """All in one commit. What the disk could not note is missing: that its owner hears."""
+        try:
+            held = iter(self._store.touch([key for effect in touches for key in effect.keys]))
+        except StoreError:
+            return [StoreChecked(effect.guid, effect.keys) for effect in touches]
+        return [
+            StoreChecked(effect.guid, tuple(key for key in effect.keys if not next(held)))
+            for effect in touches
+        ]
+
+    def _pin(self, effect: PinItem | UnpinItem) -> Job:
+        change = self._store.pin if isinstance(effect, PinItem) else self._store.unpin
+        try:
+            return StorePinned(effect.guid, change([effect.key])[0])
+        except StoreError as error:
+            return StorePinned(effect.guid, done=False, reason=str(error))
+
+    def _write_items(self, batch: Sequence[DiskEffect]) -> list[Job]:
         writes = [effect for effect in batch if isinstance(effect, WriteStore)]
+        self._save_contacts()
         drops = [effect.key for effect in batch if isinstance(effect, DropDamaged)]
         try:
             if drops:
                 self._store.drop_damaged(drops)
-            orders = [Write(effect.key, effect.item, effect.cas) for effect in writes]
+            orders = [
+                Write(effect.key, effect.item, effect.cas, effect.pin, effect.age_s)
+                for effect in writes
+            ]
             results = self._store.write(orders) if orders else []
         except StoreError as error:
             return [StoreWritten(effect.guid, "failed", str(error)) for effect in writes]

@@ -38,10 +38,15 @@ class _Attempt:
     tried: list[tuple[Address, str]] = field(default_factory=list[tuple[Address, str]])
     impostor: bool = False
     opened: bool = False
+    target: Address | None = None
+    """Where we are dialling now."""
+    ours: list[Address] = field(default_factory=list[Address])
+    """Where we met ourselves."""
 
     def prove(self, peer: Id) -> Guid:
         self.impostor |= self.expected not in (None, peer)
         if peer == self.own:
+            self.ours += [self.target] if self.target else []
             raise IdentityError("it is ourselves")
         if self.expected not in (None, peer):
             raise IdentityError(f"node {peer.hex()} answered there")
@@ -248,7 +253,8 @@ class Transport:
         if not attempt.opened:
             rest = attempt.addresses[len(attempt.tried) :]
             tried = (*attempt.tried, *((address, STOPPING) for address in rest))
-            self._shared.events.dial_failed(attempt.guid, tried, attempt.impostor)
+            ours = tuple(attempt.ours)
+            self._shared.events.dial_failed(attempt.guid, tried, attempt.impostor, ours)
 
     async def _try(self, attempt: _Attempt, address: Address) -> str:
         targets, fault = await self._look_up(address)
@@ -260,6 +266,8 @@ class Transport:
             if attempt.opened:
                 return ""
             faults.append(f"{target.host}: {fault}")
+        if targets and all(target in attempt.ours for target in targets):
+            attempt.ours.append(address)
         return "; ".join(faults)
 
     async def _look_up(self, address: Address) -> tuple[list[Address], str]:
@@ -278,6 +286,7 @@ class Transport:
 
     async def _reach(self, attempt: _Attempt, target: Address) -> str:
         """Connect and shake hands; return what went wrong, if anything."""
+        attempt.target = target
         session = Session(self._client, self._network, server_side=False)
         connection = self._connection(session, target, attempt.prove)
         loop = self._shared.loop

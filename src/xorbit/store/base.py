@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from xorbit.ids import ID_BYTES, Id
-from xorbit.items import Item, ItemKey, Kind, Record, version
+from xorbit.items import Contact, Held, Item, ItemKey, Kind, Record, version
 
 
 class Damaged(Enum):
@@ -34,6 +34,10 @@ class Write(Struct, frozen=True):
     key: ItemKey
     item: Item
     cas: int | None = None
+    pin: bool = False
+    """Our owner put it: pinned in the same commit, and it may push out what is not."""
+    age_s: float = 0.0
+    """How long ago its owner last refreshed it, as its last holder told."""
 
 
 class WriteResult(Struct, frozen=True):
@@ -51,6 +55,15 @@ class Usage(Struct, frozen=True):
     items: int
     bytes: int
     quota_bytes: int
+
+
+class Eviction(Struct, frozen=True):
+    """By what a full store chooses what to let go of."""
+
+    own: Id
+    """What is farthest from here goes first, and never for something farther still."""
+    lifetime_s: float
+    """What was not refreshed for so long goes before anything else."""
 
 
 STORED = WriteResult("stored")
@@ -97,6 +110,62 @@ class Store(Protocol):
 
         Raises:
             StoreError: the disk failed.
+        """
+        ...
+
+    def scan(self, start: Id, count: int) -> list[Held]:
+        """Return up to `count` items in keyspace order, from `start` on, each with its age and pin.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        ...
+
+    def drop(self, keys: Sequence[ItemKey]) -> list[ItemKey]:
+        """Remove those of the keys that are held and not pinned, in one commit; return them.
+
+        Raises:
+            StoreError: the disk failed; nothing was removed.
+        """
+        ...
+
+    def pin(self, keys: Sequence[ItemKey]) -> list[bool]:
+        """Pin those of the keys that are held, refreshed as of now; return which are held.
+
+        Raises:
+            StoreError: the disk failed; nothing was pinned.
+        """
+        ...
+
+    def unpin(self, keys: Sequence[ItemKey]) -> list[bool]:
+        """Let go of pins; return which of the keys had one.
+
+        Raises:
+            StoreError: the disk failed; every pin stands.
+        """
+        ...
+
+    def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
+        """Note that an owner has just refreshed these items; return which are held.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        ...
+
+    def save_contacts(self, network: bytes, contacts: Sequence[Contact]) -> None:
+        """Keep these contacts for the network with this key, in place of those kept before.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; those kept before remain.
+        """
+        ...
+
+    def load_contacts(self, network: bytes) -> tuple[Contact, ...]:
+        """Return the contacts kept for a network; none where they are missing or damaged.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
         """
         ...
 

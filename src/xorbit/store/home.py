@@ -8,10 +8,11 @@ import fcntl
 import os
 import resource
 import struct
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
+from time import time
 from typing import Final
 
 import lmdb
@@ -29,7 +30,8 @@ from xorbit.config import (
 )
 from xorbit.errors import StoreError
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""Of version 1 there were the items only; opening one gives each the age of zero."""
 _SCHEMA_KEY: Final = b"schema"
 _BYTES_KEY: Final = b"bytes"
 _IN_USE: Final = "in use"
@@ -45,8 +47,9 @@ class Home:
             disk failed.
     """
 
-    def __init__(self, path: Path, quota_bytes: int) -> None:
+    def __init__(self, path: Path, quota_bytes: int, clock: Callable[[], float] = time) -> None:
         self.path = path
+        self._clock = clock
         self._data = path / "data.mdb"
         self._map_bytes = MAP_BYTES_MIN + MAP_PER_QUOTA * quota_bytes
         self._map_bytes_max = self._map_bytes * MAP_GROWTH_MAX
@@ -222,11 +225,14 @@ class Home:
             self._note(_IN_USE)
 
     def _open_environment(self) -> None:
-        self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=2, mode=0o600)
+        self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=8, mode=0o600)
         try:
             with self._env.begin(write=True) as txn:
                 self._meta = self._env.open_db(b"meta", txn)
                 self._items = self._env.open_db(b"items", txn)
+                self.contacts = self._env.open_db(b"contacts", txn)
+                self.times = self._env.open_db(b"times", txn)
+                self.pins = self._env.open_db(b"pins", txn)
                 self._check_schema(txn)
             self._sync_names()
             self._open_now = True
@@ -240,11 +246,20 @@ class Home:
             txn.put(_SCHEMA_KEY, SCHEMA.to_bytes(8, "big"), db=self._meta)
             return
         found = int.from_bytes(raw, "big")
-        if found != SCHEMA:
+        if found == 1:
+            self._add_times(txn)
+        elif found != SCHEMA:
             raise StoreError(
                 f"the store in {self.path} has schema {found}, this xorbit knows {SCHEMA}: "
                 "use the xorbit that wrote it, or give this one another --home"
             )
+
+    def _add_times(self, txn: "lmdb.Transaction[bytes]") -> None:
+        stamp = stamp_of(self._clock())
+        with txn.cursor(self._items) as cursor:
+            for raw_key in cursor.iternext(keys=True, values=False):
+                txn.put(raw_key, stamp, db=self.times)
+        txn.put(_SCHEMA_KEY, SCHEMA.to_bytes(8, "big"), db=self._meta)
 
     def _sync_names(self) -> None:
         """Make the files' names durable, not only their bytes."""
@@ -262,6 +277,11 @@ class Home:
     def _note(self, text: str) -> None:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, text.encode(), 0)
+
+
+def stamp_of(when: float) -> bytes:
+    """Return a time of the wall clock as it stands on disk; only ages are ever read from it."""
+    return max(int(when), 0).to_bytes(8, "big")
 
 
 def resident_file_bytes() -> float:

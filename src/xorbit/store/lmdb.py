@@ -6,20 +6,24 @@ reads. A page that the disk cannot read back at all (EIO under a memory map) sti
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
+from time import time
 from typing import Final, TypeVar
 
 import lmdb
 import msgspec
 
+from xorbit.config import EXPIRED_LOOK_INTERVAL_S
 from xorbit.errors import ItemError, StoreError
 from xorbit.ids import Id
 from xorbit.items import (
     ITEM_OVERHEAD_BYTES,
     Block,
     ConnectionItem,
+    Contact,
+    Held,
     Item,
     ItemKey,
     Kind,
@@ -31,6 +35,7 @@ from xorbit.items import (
 from xorbit.store.base import (
     DAMAGED,
     STORED,
+    Eviction,
     ReadResult,
     Usage,
     Write,
@@ -40,17 +45,22 @@ from xorbit.store.base import (
     key_to_bytes,
     refuse_over_quota,
 )
-from xorbit.store.home import Home
+from xorbit.store.evict import choose
+from xorbit.store.home import Home, stamp_of
 
 _BLOCKS: Final = (Kind.BLOCK_BLAKE3_256, Kind.BLOCK_SHA2_256)
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMMIT_SLACK_BYTES: Final = 256 * 1024
 """What a commit of one item may need besides its bytes: copies of the pages above it."""
 
+_KEYS_PER_VIEW: Final = 16
+"""How many neighbouring keys, at the least, lie in what the system maps around one of them."""
+
 _Result = TypeVar("_Result")
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_record: Final = msgspec.msgpack.Decoder(Record).decode
+_decode_contacts: Final = msgspec.msgpack.Decoder(tuple[Contact, ...]).decode
 _decode_connection: Final = msgspec.msgpack.Decoder(ConnectionItem).decode
 
 
@@ -64,9 +74,18 @@ class LmdbStore:
             disk failed.
     """
 
-    def __init__(self, path: Path, quota_bytes: int) -> None:
-        self._home = Home(path, quota_bytes)
+    def __init__(
+        self,
+        path: Path,
+        quota_bytes: int,
+        eviction: Eviction | None = None,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._home = Home(path, quota_bytes, clock)
         self._quota_bytes = quota_bytes
+        self._eviction = eviction
+        self._clock = clock
+        self._expired_looked_at = 0.0
         self._writing = Lock()  # a drop may come from another thread than a write
         with self._home.read_txn() as txn:
             self._usage = Usage(*self._home.count(txn), quota_bytes)
@@ -111,13 +130,58 @@ class LmdbStore:
         Raises:
             StoreError: the disk failed, or the store is closed; nothing was removed.
         """
-        with self._writing:
-            try:
-                dropped = self._transact(lambda commit: sum(map(commit.drop_if_damaged, keys)))
-            except lmdb.Error as error:
-                raise StoreError(f"the store in {self._home.path} failed: {error}") from error
-            self._home.refresh()
-            return dropped
+        return self._change(lambda commit: sum(map(commit.drop_if_damaged, keys)))
+
+    def drop(self, keys: Sequence[ItemKey]) -> list[ItemKey]:
+        """Remove those of the keys that are held and not pinned, in one commit; return them.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; nothing was removed.
+        """
+        return self._change(lambda commit: [key for key in keys if commit.drop(key)])
+
+    def pin(self, keys: Sequence[ItemKey]) -> list[bool]:
+        """Pin those of the keys that are held, refreshed as of now; return which are held.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; nothing was pinned.
+        """
+        return self._change(lambda commit: [commit.pin(key) for key in keys])
+
+    def unpin(self, keys: Sequence[ItemKey]) -> list[bool]:
+        """Let go of pins; return which of the keys had one.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; every pin stands.
+        """
+        return self._change(lambda commit: [commit.unpin(key) for key in keys])
+
+    def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
+        """Note that an owner has just refreshed these items; return which are held.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
+        """
+        return self._change(lambda commit: [commit.touch(key) for key in keys])
+
+    def scan(self, start: Id, count: int) -> list[Held]:
+        """Return up to `count` items in keyspace order, from `start` on, each with its age and pin.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
+        """
+        now = self._clock()
+        found: list[Held] = []
+        with self._home.read_txn() as txn, txn.cursor() as cursor:
+            more = cursor.set_range(start)
+            while more and len(found) < count:
+                if (key := key_from_bytes(raw_key := cursor.key())) is not None:
+                    age_s = _age(txn.get(raw_key, db=self._home.times), now)
+                    pinned = txn.get(raw_key, db=self._home.pins)
+                    found.append(Held(key, age_s, None if pinned is None else _age(pinned, now)))
+                more = cursor.next()
+        self._viewed(1 + len(found) // _KEYS_PER_VIEW)  # neighbours lie on few pages
+        return found
 
     def keys_from(self, start: Id, count: int) -> list[ItemKey]:
         """Return up to `count` keys in keyspace order, from `start` on (no wrap-around).
@@ -125,15 +189,36 @@ class LmdbStore:
         Raises:
             StoreError: the disk failed, or the store is closed.
         """
-        keys: list[ItemKey] = []
-        with self._home.read_txn() as txn, txn.cursor() as cursor:
-            more = cursor.set_range(start)
-            while more and len(keys) < count:
-                if (key := key_from_bytes(cursor.key())) is not None:
-                    keys.append(key)
-                more = cursor.next()
+        with self._home.read_txn() as txn:
+            keys = _keys(txn, start, count)
         self._viewed(len(keys))
         return keys
+
+    def save_contacts(self, network: bytes, contacts: Sequence[Contact]) -> None:
+        """Keep these contacts for a network, in place of those kept before.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; those kept before remain.
+        """
+        with self._writing:
+            try:
+                with self._home.write_txn() as txn:
+                    txn.put(network, _encode(tuple(contacts)), db=self._home.contacts)
+            except lmdb.Error as error:
+                raise StoreError(f"the store in {self._home.path} failed: {error}") from error
+
+    def load_contacts(self, network: bytes) -> tuple[Contact, ...]:
+        """Return the contacts kept for a network; none where they are missing or damaged.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
+        """
+        with self._home.read_txn() as txn:
+            raw = txn.get(network, db=self._home.contacts)
+        try:
+            return () if raw is None else _decode_contacts(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return ()
 
     def usage(self) -> Usage:
         """Return how many items and bytes are held, and the quota."""
@@ -151,6 +236,15 @@ class LmdbStore:
                 self._home.refresh()
             finally:
                 self._writing.release()
+
+    def _change(self, work: "Callable[[_Commit], _Result]") -> "_Result":
+        with self._writing:
+            try:
+                result = self._transact(work)
+            except lmdb.Error as error:
+                raise StoreError(f"the store in {self._home.path} failed: {error}") from error
+            self._home.refresh()
+            return result
 
     # --- Writing --------------------------------------------------------------------------------
 
@@ -178,9 +272,12 @@ class LmdbStore:
 
     def _transact_once(self, work: "Callable[[_Commit], _Result]") -> "_Result":
         with self._home.write_txn() as txn:
-            commit = _Commit(self._home, txn, self._quota_bytes)
+            commit = _Commit(self._home, txn, self._quota_bytes, self._clock(), self._eviction)
+            commit.may_expire = commit.now - self._expired_looked_at >= EXPIRED_LOOK_INTERVAL_S
             result = work(commit)
             commit.finish()
+        if commit.expired:
+            self._expired_looked_at = commit.now
         self._usage = commit.usage()
         self._home.viewed(commit.lookups)
         return result
@@ -200,10 +297,21 @@ class LmdbStore:
 class _Commit:
     """One write transaction with the count of bytes that it will leave, and of its lookups."""
 
-    def __init__(self, home: Home, txn: "lmdb.Transaction[bytes]", quota_bytes: int) -> None:
+    def __init__(
+        self,
+        home: Home,
+        txn: "lmdb.Transaction[bytes]",
+        quota_bytes: int,
+        now: float,
+        eviction: Eviction | None,
+    ) -> None:
         self._home = home
         self._txn = txn
         self._quota_bytes = quota_bytes
+        self._eviction = eviction
+        self.now = now
+        self.may_expire = False
+        self.expired = False
         self._items, self._bytes = self._before = home.count(txn)
         self._recount = False
         self.lookups = 0
@@ -213,9 +321,41 @@ class _Commit:
 
     def write(self, write: Write) -> WriteResult:
         self.lookups += 1
+        raw_key = key_to_bytes(write.key)
         if isinstance(write.item, Block):
-            return self._write_block(key_to_bytes(write.key), write.item.data)
-        return self._write_versioned(key_to_bytes(write.key), write)
+            result = self._write_block(raw_key, write, write.item.data)
+        else:
+            result = self._write_versioned(raw_key, write)
+        if result.code == "stored":
+            self._stamp(raw_key, self.now - write.age_s)
+            if write.pin:
+                self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
+        return result
+
+    def drop(self, key: ItemKey) -> bool:
+        raw_key = key_to_bytes(key)
+        if self._txn.get(raw_key, db=self._home.pins) is not None:
+            return False
+        return self._remove(key, raw_key)
+
+    def pin(self, key: ItemKey) -> bool:
+        raw_key = key_to_bytes(key)
+        held = self._holds(raw_key)
+        if held:
+            self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
+        return held
+
+    def unpin(self, key: ItemKey) -> bool:
+        return self._txn.delete(key_to_bytes(key), db=self._home.pins)
+
+    def touch(self, key: ItemKey) -> bool:
+        raw_key = key_to_bytes(key)
+        held = self._holds(raw_key)
+        if held:
+            self._stamp(raw_key, self.now)
+            if self._txn.get(raw_key, db=self._home.pins) is not None:
+                self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
+        return held
 
     def drop_if_damaged(self, key: ItemKey) -> bool:
         self.lookups += 1
@@ -223,9 +363,8 @@ class _Commit:
         raw = self._txn.get(raw_key)
         if raw is None or _prove(key, raw) is not DAMAGED:
             return False
-        self._txn.delete(raw_key)
-        self._items -= 1
-        self._forget(key, raw)
+        self._remove(key, raw_key)
+        self._recount |= key.kind not in _BLOCKS
         return True
 
     def finish(self) -> None:
@@ -235,7 +374,7 @@ class _Commit:
         if self._bytes != self._before[1]:
             self._home.set_bytes(self._txn, self._bytes)
 
-    def _write_block(self, raw_key: bytes, data: bytes) -> WriteResult:
+    def _write_block(self, raw_key: bytes, write: Write, data: bytes) -> WriteResult:
         wanted = ITEM_OVERHEAD_BYTES + len(data)
         fits = refuse_over_quota(self.usage(), wanted) is None
         if fits and self._txn.put(raw_key, data, overwrite=False):
@@ -246,9 +385,10 @@ class _Commit:
         if held == data:
             return STORED
         freed = ITEM_OVERHEAD_BYTES + len(held) if held is not None else 0
-        if refusal := refuse_over_quota(self.usage(), wanted, freed):
+        if refusal := self._refuse(write, wanted, freed):
             return refusal
         self._txn.put(raw_key, data)
+        self._items += held is None
         self._bytes += wanted - freed
         return STORED
 
@@ -259,7 +399,7 @@ class _Commit:
         if answer := decide(intact, write):
             return answer
         wanted, freed = size_of(write.item), 0 if raw is None else _weigh(write.key, raw)
-        if refusal := refuse_over_quota(self.usage(), wanted, freed):
+        if refusal := self._refuse(write, wanted, freed):
             return refusal
         self._txn.put(raw_key, _encode(write.item))
         self._items += raw is None
@@ -267,9 +407,77 @@ class _Commit:
         self._recount |= held is DAMAGED
         return STORED
 
-    def _forget(self, key: ItemKey, raw: bytes) -> None:
+    # --- Ages, and room for more ----------------------------------------------------------------
+
+    def _stamp(self, raw_key: bytes, when: float) -> None:
+        """Note when the item was refreshed, unless that is known to be later."""
+        stamp, held = stamp_of(when), self._txn.get(raw_key, db=self._home.times)
+        if held is None or held < stamp:
+            self._txn.put(raw_key, stamp, db=self._home.times)
+
+    def _holds(self, raw_key: bytes) -> bool:
+        self.lookups += 1
+        with self._txn.cursor() as cursor:
+            return cursor.set_key(raw_key)
+
+    def _remove(self, key: ItemKey, raw_key: bytes) -> bool:
+        self.lookups += 1
+        raw = self._txn.pop(raw_key)
+        if raw is None:
+            return False
+        self._txn.delete(raw_key, db=self._home.times)
+        self._items -= 1
         self._bytes -= _weigh(key, raw)
-        self._recount |= key.kind not in _BLOCKS
+        return True
+
+    def _refuse(self, write: Write, wanted: int, freed: int) -> WriteResult | None:
+        """Return why a write does not fit, once what may make room for it has done so."""
+        refusal = refuse_over_quota(self.usage(), wanted, freed)
+        if refusal is None or self._eviction is None:
+            return refusal
+        if self.may_expire:
+            self.may_expire, self.expired = False, True
+            for key in list(self._expired(self._eviction.lifetime_s)):
+                if key != write.key:
+                    self.drop(key)
+        lacking = self._bytes + wanted - freed - self._quota_bytes
+        if 0 < lacking <= self._quota_bytes:
+            for key in choose(self._eviction.own, write, lacking, self._keys_from, self._frees):
+                self.drop(key)
+        return refuse_over_quota(self.usage(), wanted, freed)
+
+    def _expired(self, lifetime_s: float) -> Iterator[ItemKey]:
+        before = stamp_of(self.now - lifetime_s)
+        with self._txn.cursor(self._home.times) as cursor:
+            for raw_key, stamp in cursor:
+                if stamp < before and (key := key_from_bytes(raw_key)) is not None:
+                    yield key
+
+    def _keys_from(self, start: Id, count: int) -> list[ItemKey]:
+        self.lookups += 1
+        return _keys(self._txn, start, count)
+
+    def _frees(self, key: ItemKey) -> int | None:
+        raw_key = key_to_bytes(key)
+        raw = self._txn.get(raw_key)
+        pinned = self._txn.get(raw_key, db=self._home.pins) is not None
+        return None if pinned or raw is None else _weigh(key, raw)
+
+
+def _keys(txn: "lmdb.Transaction[bytes]", start: Id, count: int) -> list[ItemKey]:
+    keys: list[ItemKey] = []
+    with txn.cursor() as cursor:
+        more = cursor.set_range(start)
+        while more and len(keys) < count:
+            if (key := key_from_bytes(cursor.key())) is not None:
+                keys.append(key)
+            more = cursor.next()
+    return keys
+
+
+def _age(stamp: bytes | None, now: float) -> float:
+    """Return how long ago a stamp was made; a clock that was put back makes nothing younger."""
+    return 0.0 if stamp is None else max(now - int.from_bytes(stamp, "big"), 0.0)
 
 
 def _prove(key: ItemKey, raw: bytes) -> ReadResult:

@@ -75,12 +75,16 @@ class Store(Message, frozen=True, tag=5):
     cas: Sequence63 | None = None
     """Compare and swap: store only if the record you hold has this sequence number."""
     also: Annotated[tuple[Contact, ...], Meta(max_length=ALSO_MAX)] = ()
+    age_s: Annotated[float, Meta(ge=0)] = 0.0
+    """How long ago its owner last refreshed it: a copy that is handed on grows no younger."""
 
 
 class Have(Message, frozen=True, tag=6):
     """Which of these do you lack?"""
 
     keys: Keys
+    refresh: bool = False
+    """Whoever asks is an owner of them: let those that you have live on."""
 
 
 class Follow(Message, frozen=True, tag=7):
@@ -113,9 +117,13 @@ class Closest(Message, frozen=True, tag=35):
 
 
 class Found(Message, frozen=True, tag=36):
-    """The item you asked for."""
+    """The item you asked for.
+
+    For a signed one, whose newest version a reader seeks, also who else may hold it.
+    """
 
     item: Item
+    closer: Contacts = ()
 
 
 RefusalCode = Literal["full", "busy", "stale", "invalid", "stopping", "unsupported", "failed"]
@@ -153,6 +161,8 @@ class Following(Message, frozen=True, tag=40):
     """We will push newer versions until the lease ends, in this many seconds."""
 
     lease_s: Annotated[float, Meta(gt=0, le=LEASE_S_MAX)]
+    record: Record | None = None
+    """The version held now, so that none is missed between reading and following."""
 
 
 class Updated(Message, frozen=True, tag=41):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.wire.strategies import (
     address_tuples,
     addresses,
+    connection_items,
     contacts,
     guids,
     ids,
@@ -29,7 +30,7 @@ from xorbit.core import joblog
 from xorbit.core.job import Job
 from xorbit.errors import FormatError
 from xorbit.ids import Guid, id_of
-from xorbit.items import Address, Contact, make_block
+from xorbit.items import Address, Contact, Held, make_block
 from xorbit.wire import message
 
 OWN = id_of(b"own")
@@ -44,6 +45,8 @@ STEPS: list[tuple[float, Job]] = [
 LOG = HEADER + b"".join(joblog.encode_entry(now, job) for now, job in STEPS)
 
 sizes = st.integers(0, 100_000)
+ages = st.floats(0, 1e9)
+held = st.builds(Held, keys, ages, st.none() | ages)
 failures = st.lists(st.tuples(addresses, reasons), max_size=3).map(tuple)
 JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.HandleRequest: st.builds(jobs.HandleRequest, guids, guids, guids, requests, sizes),
@@ -51,14 +54,23 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.ConnectionOpened: st.builds(
         jobs.ConnectionOpened, guids, ids, addresses, st.none() | guids
     ),
-    jobs.DialFailed: st.builds(jobs.DialFailed, guids, failures, st.booleans()),
+    jobs.DialFailed: st.builds(jobs.DialFailed, guids, failures, st.booleans(), address_tuples),
+    jobs.Restored: st.builds(jobs.Restored, st.lists(contacts, max_size=3).map(tuple)),
+    jobs.ConnectionSigned: st.builds(jobs.ConnectionSigned, guids, connection_items),
     jobs.ConnectionLost: st.builds(jobs.ConnectionLost, guids, reasons),
     jobs.Get: st.builds(jobs.Get, guids, keys),
     jobs.Store: st.builds(jobs.Store, guids, keys, items, st.none() | sequences),
+    jobs.Follow: st.builds(jobs.Follow, guids, keys),
+    jobs.LookUp: st.builds(jobs.LookUp, guids, ids),
+    jobs.Revoked: st.builds(jobs.Revoked, st.lists(ids, max_size=3).map(tuple)),
+    jobs.Pin: st.builds(jobs.Pin, guids, keys),
+    jobs.Unpin: st.builds(jobs.Unpin, guids, keys),
     jobs.SendRequest: st.builds(jobs.SendRequest, guids, contacts, requests),
     jobs.SendResponse: st.builds(jobs.SendResponse, guids, guids, responses),
     jobs.Connect: st.builds(jobs.Connect, guids, address_tuples, st.none() | ids),
-    jobs.HandleStdinLine: st.builds(jobs.HandleStdinLine, st.text()),
+    jobs.HandleStdinLine: st.builds(
+        jobs.HandleStdinLine, st.text(), st.none() | guids, st.builds(jobs.QueueFigures)
+    ),
     jobs.Listening: st.builds(jobs.Listening, address_tuples),
     jobs.Bootstrap: st.builds(jobs.Bootstrap, guids, address_tuples),
     jobs.ConnectionMaintenance: st.just(jobs.ConnectionMaintenance()),
@@ -67,6 +79,9 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.Tick: st.just(jobs.Tick()),
     jobs.StoreRead: st.builds(jobs.StoreRead, guids, st.none() | items, reasons),
     jobs.StoreWritten: st.builds(jobs.StoreWritten, guids, reasons, reasons, st.none() | records),
+    jobs.StoreScanned: st.builds(jobs.StoreScanned, guids, st.lists(held, max_size=3).map(tuple)),
+    jobs.StoreDropped: st.builds(jobs.StoreDropped, guids, st.lists(keys, max_size=3).map(tuple)),
+    jobs.StorePinned: st.builds(jobs.StorePinned, guids, st.booleans(), reasons),
     jobs.StoreChecked: st.builds(jobs.StoreChecked, guids, st.lists(keys, max_size=3).map(tuple)),
 }
 

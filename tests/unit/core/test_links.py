@@ -402,12 +402,12 @@ def test_a_peer_may_not_pile_up_connections() -> None:
 
 def test_connections_max_makes_room_by_closing_the_one_unused_for_longest() -> None:
     world = World()
-    server = world.node(limits=Limits(connections_max=3))
-    clients = [world.node(listen=False) for _ in range(5)]
+    server = world.node(limits=Limits(connections_max=3, maintenance_interval_s=1e6))
+    quiet = Limits(maintenance_interval_s=1e6)
+    clients = [world.node(listen=False, limits=quiet) for _ in range(5)]
     for client in clients[:3]:
         world.outcome(client, client.connect(server))
         world.run(1.0)
-    world.run(Limits().maintenance_interval_s)  # the server has looked around by then
     for client in reversed(clients[:3]):
         world.outcome(client, client.ask(server, Ping()))
     for client in clients[3:]:

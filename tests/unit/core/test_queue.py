@@ -57,6 +57,10 @@ def test_urgency_of_every_job() -> None:
         jobs.HandleRequest,
         jobs.Get,
         jobs.Store,
+        jobs.Follow,
+        jobs.LookUp,
+        jobs.Pin,
+        jobs.Unpin,
         jobs.SendRequest,
         jobs.Connect,
         jobs.Bootstrap,
@@ -75,13 +79,18 @@ def test_urgency_of_every_job() -> None:
         jobs.StoreRead,
         jobs.StoreWritten,
         jobs.StoreChecked,
+        jobs.StoreDropped,
+        jobs.StorePinned,
+        jobs.Restored,
+        jobs.Revoked,
+        jobs.ConnectionSigned,
     }
     kinds = set(get_args(Job))
     by_class = {level: set() for level in Urgency}
     for kind in kinds:
         by_class[urgency(kind(*[None] * len(kind.__struct_fields__)))].add(kind)
     assert by_class[Urgency.ASK] == asks
-    assert by_class[Urgency.UPKEEP] == {jobs.ConnectionMaintenance}
+    assert by_class[Urgency.UPKEEP] == {jobs.ConnectionMaintenance, jobs.StoreScanned}
     assert by_class[Urgency.FINISH] == finishes
 
 

@@ -9,7 +9,7 @@ from xorbit.ids import Id, as_id, as_number, bucket_index, distance, finger_poin
 from xorbit.items import Address
 
 OWN = id_of(b"own")
-ADDRESS = Address("192.0.2.1", 4_000)
+ADDRESS = Address("10.0.0.1", 4_000)
 
 
 def at(far: int) -> Id:
@@ -18,7 +18,7 @@ def at(far: int) -> Id:
 
 
 def address(number: int) -> Address:
-    return Address("192.0.2.1", number)
+    return Address("10.0.0.1", number)
 
 
 def table_of(*peers: Id, budget: int = 100) -> RoutingTable:
@@ -140,11 +140,118 @@ def test_forgotten_contact_comes_back_anew() -> None:
 
 
 def test_fullest_bucket_gives_way() -> None:
-    """The near bucket stays complete, though all in it are older."""
-    near = [at(1), at(2), at(3)]
+    """A near newcomer takes the place of the longest unheard of the fullest bucket."""
+    far = [at(2**255 + number) for number in range(6)]
+    table = table_of(*far, at(1), at(2), budget=6)
+    assert ids_in(table) == {at(1), at(2), *far[2:]}
+    assert table.newcomers == 0
+
+
+def test_in_a_full_bucket_living_old_contacts_keep_their_place_and_the_newcomer_waits() -> None:
+    far = [at(2**255 + number) for number in range(5)]
+    table = table_of(*far, budget=3)
+    assert ids_in(table) == set(far[:3])
+    assert table.newcomers == 2
+    table.proved(far[3], ADDRESS, 9.0)
+    assert table.newcomers == 2
+
+
+def test_the_longest_unheard_is_tested_for_a_newcomer_and_gives_way_only_when_it_fails_again() -> (
+    None
+):
     far = [at(2**255 + number) for number in range(4)]
-    table = table_of(*near, *far, budget=6)
-    assert ids_in(table) == {*near, *far[1:]}
+    table = table_of(*far, budget=3)
+    table.heard(far[0], 8.0)
+    tested = table.to_test(9.0, 1e9, 30.0, 10)
+    assert [contact.id for contact in tested] == [far[1]]
+    table.tested(far[1], 9.0)
+    assert table.to_test(10.0, 1e9, 30.0, 10) == []
+    table.failed(far[1])
+    assert far[1] in table
+    assert [contact.id for contact in table.to_test(40.0, 1e9, 30.0, 10)] == [far[1]]
+    table.failed(far[1])
+    assert ids_in(table) == {far[0], far[2], far[3]}
+    assert table.newcomers == 0
+
+
+def test_a_newcomer_takes_the_place_of_whoever_has_failed_again_already() -> None:
+    far = [at(2**255 + number) for number in range(4)]
+    table = table_of(*far[:3], budget=3)
+    table.failed(far[1])
+    table.failed(far[1])
+    table.proved(far[3], ADDRESS, 9.0)
+    assert ids_in(table) == {far[0], far[2], far[3]}
+
+
+def test_newcomers_are_bounded_and_one_that_fails_waits_no_longer() -> None:
+    far = [at(2**255 + number) for number in range(5)]
+    table = RoutingTable(OWN, 1, newcomers_max=2)
+    for peer in far:
+        table.proved(peer, ADDRESS, 1.0)
+    assert table.newcomers == 2
+    table.failed(far[3])
+    assert table.newcomers == 1
+    table.forget(far[0])
+    assert ids_in(table) == {far[4]}
+
+
+def test_all_places_that_come_free_are_taken_as_far_as_they_go() -> None:
+    far = [at(2**255 + number) for number in range(4)]
+    table = table_of(*far, budget=2)
+    table.forget(far[0])
+    assert ids_in(table) == {far[1], far[2]}
+    assert table.newcomers == 1
+
+
+# --- Liveness ------------------------------------------------------------------------------------
+
+
+def test_tables_full_of_dead_nodes_slowed_every_lookup() -> None:
+    """The silent are tested, the failing first, those unheard for longest before the others."""
+    table = table_of(at(1), at(2), at(3), at(4))
+    table.heard(at(1), 100.0)
+    table.failed(at(4))
+    tested = table.to_test(now=302.0, silent_s=300.0, retry_s=30.0, count=10)
+    assert [contact.id for contact in tested] == [at(4), at(2), at(3)]
+    assert [contact.id for contact in table.to_test(302.0, 300.0, 30.0, 1)] == [at(4)]
+    table.tested(at(4), 302.0)
+    table.tested(OWN, 302.0)
+    tested = table.to_test(303.0, 300.0, 30.0, 10)
+    assert [contact.id for contact in tested] == [at(2), at(3)]
+    assert table.to_test(100.0, 300.0, 30.0, 10) == []
+
+
+# --- Subnets -------------------------------------------------------------------------------------
+
+
+def test_one_subnet_gets_only_so_many_places_in_a_bucket() -> None:
+    table = RoutingTable(OWN, 100, subnet_max=2)
+    for number in range(5):
+        table.proved(at(2**255 + number), Address(f"203.0.113.{number}", 1), 0.0)
+        table.proved(at(2**254 + number), Address(f"2001:db8:7::{number}", 1), 0.0)
+    assert len(table.bucket(255)) == len(table.bucket(254)) == 2
+    table.proved(at(2**255 + 9), Address("203.0.114.1", 1), 0.0)
+    table.proved(at(2**253), Address("203.0.113.9", 1), 0.0)
+    assert len(table) == 6
+    table.forget(at(2**255))
+    table.proved(at(2**255 + 4), Address("203.0.113.4", 1), 0.0)
+    assert at(2**255 + 4) in table
+
+
+def test_a_contact_does_not_move_into_a_crowded_subnet() -> None:
+    table = RoutingTable(OWN, 100, subnet_max=1)
+    table.proved(at(2**255), Address("203.0.113.1", 1), 0.0)
+    mover = at(2**255 + 1)
+    table.proved(mover, Address("203.0.114.1", 1), 0.0)
+    table.proved(mover, Address("203.0.113.2", 1), 5.0)
+    [contact] = [contact for contact in table.contacts() if contact.id == mover]
+    assert contact.addresses == (Address("203.0.114.1", 1),)
+    table.proved(mover, Address("203.0.115.2", 1), 6.0)
+    table.proved(at(2**255 + 2), Address("203.0.114.2", 1), 6.0)
+    assert len(table) == 3
+
+
+# --- Budget, once more ---------------------------------------------------------------------------
 
 
 def test_of_equally_full_buckets_the_farthest_gives_way() -> None:
@@ -159,18 +266,10 @@ def test_failing_one_gives_way_first() -> None:
     table.failed(far[2])
     table.failed(far[3])
     table.failed(far[3])
-    table.proved(at(2**255 + 4), ADDRESS, 10.0)
-    assert ids_in(table) == {far[0], far[1], far[2], at(2**255 + 4)}
-    table.proved(at(2**255 + 5), ADDRESS, 11.0)
+    table.proved(at(1), ADDRESS, 10.0)
+    assert ids_in(table) == {far[0], far[1], far[2], at(1)}
+    table.proved(at(2), ADDRESS, 11.0)
     assert far[2] not in table
-
-
-def test_longest_unheard_gives_way() -> None:
-    far = [at(2**255 + number) for number in range(3)]
-    table = table_of(*far, budget=3)
-    table.heard(far[0], 10.0)
-    table.proved(at(2**255 + 3), ADDRESS, 11.0)
-    assert ids_in(table) == {far[0], far[2], at(2**255 + 3)}
 
 
 def test_table_of_one_keeps_the_nearest() -> None:

@@ -84,14 +84,6 @@ def test_find_closest_names_no_more_than_it_should() -> None:
     assert len(answer.contacts) == 5
 
 
-def test_a_follow_is_refused_while_updates_are_not_pushed() -> None:
-    one, other = World().pair()
-    refused = ask(one, other, Follow(KEY.id))
-    assert isinstance(refused, Refused)
-    assert refused.code == "unsupported"
-    assert other.machine.status().requests_refused == 1
-
-
 # --- What the disk answers ------------------------------------------------------------------------
 
 
@@ -221,7 +213,7 @@ def test_a_damaged_block_that_many_ask_for_at_once_is_looked_for_once() -> None:
         assert isinstance(outcome, fx.Answered)
         assert isinstance(outcome.response, Closest)
     world.run(1.0)
-    assert len({envelope.work for envelope in nodes[1].sent(Get)}) == 1
+    assert len({sent.work for sent in nodes[1].sent(Get) if sent.body == Get(KEY)}) == 1
     assert nodes[1].holds(KEY)
 
 
@@ -391,8 +383,9 @@ def test_a_store_with_also_is_forwarded_and_says_what_each_of_them_answered() ->
     assert said[silent.id].outcome == "timeout"
     assert taker.holds(KEY)
     assert good.holds(KEY)
-    assert {env.work for env in taker.sent(Store)} == {guid}
-    assert {env.work for env in good.sent(Stored)} == {guid}
+    forwards = [env for env in taker.sent(Store) if env.body.item == BLOCK]
+    assert {env.work for env in forwards} == {guid}
+    assert {env.work for env in good.sent(Stored)} >= {guid}
 
 
 def test_a_store_with_also_names_only_itself_is_answered_at_once() -> None:

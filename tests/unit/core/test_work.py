@@ -8,7 +8,7 @@ from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.ids import distance, id_of
-from xorbit.items import Contact, ItemKey, block_key, key_of, make_block, make_record
+from xorbit.items import Block, Contact, ItemKey, block_key, key_of, make_block, make_record
 from xorbit.wire import message
 from xorbit.wire.message import Closest, Found, Refused
 
@@ -17,8 +17,10 @@ KEY = block_key(DATA)
 
 
 def holders(nodes: list[Node], key: ItemKey = KEY) -> list[Node]:
-    """Return who has it, closest first."""
-    return by_distance([node for node in nodes if node.holds(key)], key)
+    """Return who has it, closest first, but for the copy that its owner keeps for itself."""
+    near = by_distance(nodes, key)[: Limits().replicas]
+    held = [node for node in nodes if node.holds(key) and (node in near or not node.pins(key))]
+    return by_distance(held, key)
 
 
 def by_distance(nodes: list[Node], key: ItemKey = KEY) -> list[Node]:
@@ -221,7 +223,8 @@ def test_an_answer_to_the_lookup_that_comes_during_the_stores_changes_nothing() 
     world.run(0.3)
     order[1].kill()
     done = world.outcome(order[-1], guid)
-    assert len(order[-1].sent(message.Store)) == 5
+    stores = [envelope.body.item for envelope in order[-1].sent(message.Store)]
+    assert sum(isinstance(item, Block) for item in stores) == 5
     assert sorted(stored_at(done)) == sorted(node.id for node in order[2:7])
     world.run(5.0)
     assert not order[-1].machine.state.works

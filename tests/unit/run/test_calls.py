@@ -1,10 +1,11 @@
 """How outcomes of the machine become results or errors for a local caller."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from nacl.signing import SigningKey
 
 from xorbit import errors
 from xorbit.core import effect as fx
@@ -14,7 +15,18 @@ from xorbit.core.job import Job
 from xorbit.core.status import PeerStatus, Status
 from xorbit.files.cid import Cid, Codec
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Kind, block_key, make_block
+from xorbit.items import (
+    Address,
+    Contact,
+    ItemKey,
+    Kind,
+    block_key,
+    connection_key,
+    key_of,
+    make_block,
+    make_connection_item,
+)
+from xorbit.keys import UserKey
 from xorbit.run.calls import Calls, LocalCalls, NodeStatus, cid_from, describe, target_from
 from xorbit.run.driver import Driver
 from xorbit.store.base import Usage
@@ -262,3 +274,85 @@ async def test_status_puts_machine_and_store_together() -> None:
     """The status has the network's name, the machine's state and how full the store is."""
     ours, _ = calls()
     assert await ours.status() == NodeStatus("ours", status(), Usage(1, 2, 3), (ADDRESS,))
+
+
+# --- Signed items -------------------------------------------------------------------------------
+
+KEY_PAIR = UserKey(SigningKey(bytes(range(32))))
+RECORD = KEY_PAIR.sign(1, b"value", b"salt")
+
+
+async def test_a_record_is_read_by_key_and_salt() -> None:
+    """The key as bytes or in hexadecimal digits."""
+    for key in (KEY_PAIR.public_key, KEY_PAIR.public_key.hex()):
+        ours, driver = calls(fx.Got(RECORD, HERE))
+        assert await ours.resolve(key, b"salt") == RECORD
+        assert driver.asked == [(jobs.Get(Guid(b"g" * 16), key_of(RECORD)), "line")]
+
+
+async def test_a_record_that_nobody_has() -> None:
+    ours, _ = calls(fx.NotFound(3, 1))
+    with pytest.raises(errors.NotFoundError, match="3 nodes asked, 1 did not answer"):
+        await ours.resolve(KEY_PAIR.public_key)
+    ours, _ = calls(Failed("stopping", "this node is stopping"))
+    with pytest.raises(errors.StoppedError):
+        await ours.resolve(KEY_PAIR.public_key)
+
+
+@pytest.mark.parametrize("key", ["", "me", "ab" * 31, b"x" * 31, "zz" * 32])
+async def test_what_is_no_public_key_is_the_callers_mistake(key: str | bytes) -> None:
+    ours, _ = calls()
+    with pytest.raises(errors.MisuseError, match="expected a public key"):
+        await ours.resolve(key)
+
+
+async def test_a_store_of_a_record_says_who_was_newer() -> None:
+    """A refusal for a newer record is an outcome; a refusal by all without one is an error."""
+    stale = fx.PutDone((receipt(HERE, "refused", "stale"),), RECORD)
+    ours, driver = calls(stale)
+    assert await ours.put_record(RECORD, 4) is stale
+    assert driver.asked == [(jobs.Store(Guid(b"g" * 16), key_of(RECORD), RECORD, 4), "line")]
+    ours, _ = calls(fx.PutDone((receipt(HERE, "refused", "full"),)), peers=1)
+    with pytest.raises(errors.NotStoredError, match="full"):
+        await ours.put_record(RECORD, 0)
+    ours, _ = calls(fx.PutDone(()), alone="no way")
+    with pytest.raises(errors.NoPeersError, match="no way"):
+        await ours.put_record(RECORD, 0)
+    ours, _ = calls(Failed("busy", "too many works"))
+    with pytest.raises(errors.WorldError, match="too many works"):
+        await ours.put_record(RECORD, 0)
+
+
+async def test_a_lookup_gives_contacts_or_says_why_there_are_none() -> None:
+    ours, driver = calls(fx.LookedUp((Contact(THERE),), 1, 0))
+    assert await ours.lookup(FAR.hex()) == (Contact(THERE),)
+    assert driver.asked == [(jobs.LookUp(Guid(b"g" * 16), FAR), "line")]
+    ours, _ = calls(fx.LookedUp((), 0, 0), alone="no way")
+    with pytest.raises(errors.NoPeersError, match="no way"):
+        await ours.lookup(FAR)
+    ours, _ = calls(Failed("timeout", "too late"))
+    with pytest.raises(errors.WorldError, match="too late"):
+        await ours.lookup(FAR)
+
+
+async def test_a_node_is_found_by_its_signed_item() -> None:
+    item = make_connection_item(KEY_PAIR.signing_key, 1, [ADDRESS])
+    ours, driver = calls(fx.Got(item, HERE))
+    assert await ours.whereis(FAR.hex()) == item
+    assert driver.asked == [(jobs.Get(Guid(b"g" * 16), connection_key(FAR)), "line")]
+    with pytest.raises(errors.MisuseError, match="expected a node's id"):
+        await ours.whereis("127.0.0.1:1")
+
+
+async def test_a_follow_that_the_node_cannot_begin_is_an_error() -> None:
+    class Busy(FakeDriver):
+        async def follow(self, key: ItemKey, line: Hashable) -> AsyncGenerator[object]:
+            assert (key, line) == (key_of(RECORD), "line")
+            yield RECORD
+            yield Failed("busy", "too many works")
+
+    ours = LocalCalls(cast(Driver, Busy()), "ours", "line", lambda: "")
+    versions = ours.follow(KEY_PAIR.public_key, b"salt")
+    assert await anext(versions) == RECORD
+    with pytest.raises(errors.WorldError, match="too many works"):
+        await anext(versions)

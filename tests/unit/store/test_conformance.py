@@ -11,10 +11,13 @@ from tests.unit.store.samples import (
     rot,
     write,
 )
-from xorbit.ids import Id
+from xorbit.ids import Id, id_of
 from xorbit.items import (
     ITEM_OVERHEAD_BYTES,
+    Address,
     Block,
+    Contact,
+    Held,
     Item,
     ItemKey,
     Kind,
@@ -22,7 +25,7 @@ from xorbit.items import (
     make_block,
     size_of,
 )
-from xorbit.store.base import DAMAGED, STORED, Store, Usage, WriteResult
+from xorbit.store.base import DAMAGED, STORED, Eviction, Store, Usage, Write, WriteResult
 from xorbit.store.lmdb import LmdbStore
 from xorbit.store.memory import MemoryStore
 
@@ -294,3 +297,176 @@ def test_a_block_at_the_very_end_of_the_keyspace_is_found(store):
     store.write([write(make_block(b""))])
     store.write([type(write(block(1)))(last, Block(last.kind, b"x"))])
     assert store.keys_from(last.id, 2) == [last]
+
+
+# --- Ages, pins, and room for more ----------------------------------------------------------------
+
+FIRST_ID = Id(bytes(32))
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def timed(request, tmp_path, clock):
+    """A store of 10 kB at the lowest id, where items live for an hour; it opens anew by a call."""
+    made: list[Store] = []
+
+    def open_it(quota_bytes: int = 10_000) -> LmdbStore | MemoryStore:
+        eviction = Eviction(FIRST_ID, 3_600.0)
+        if request.param == "memory":
+            made.append(MemoryStore(quota_bytes, eviction, clock))
+        else:
+            made.append(LmdbStore(tmp_path, quota_bytes, eviction, clock))
+        return made[-1]
+
+    yield open_it
+    for each in made:
+        each.close()
+
+
+def by_place(count: int) -> list[Item]:
+    """Blocks of 1,000 bytes, nearest to the lowest id first."""
+    return sorted((block(seed) for seed in range(count)), key=lambda item: key_of(item).id)
+
+
+def ages(store: Store) -> dict[ItemKey, float]:
+    return {held.key: held.age_s for held in store.scan(FIRST_ID, 100)}
+
+
+def test_a_scan_tells_age_and_pin_in_keyspace_order(timed, clock):
+    store, items = timed(), by_place(4)
+    put(store, *items[:2])
+    clock.now += 7
+    store.write([Write(key_of(item), item, pin=True, age_s=0.0) for item in items[2:]])
+    clock.now += 5
+    assert store.scan(FIRST_ID, 100) == [
+        Held(key_of(items[0]), 12.0),
+        Held(key_of(items[1]), 12.0),
+        Held(key_of(items[2]), 5.0, 5.0),
+        Held(key_of(items[3]), 5.0, 5.0),
+    ]
+    assert [held.key for held in store.scan(key_of(items[1]).id, 2)] == [
+        key_of(items[1]),
+        key_of(items[2]),
+    ]
+
+
+def test_a_copy_that_is_handed_on_grows_no_younger_and_a_touch_makes_it_so(timed, clock):
+    store, item, other = timed(), block(1), block(2)
+    store.write([Write(key_of(item), item, age_s=100.0)])
+    assert ages(store) == {key_of(item): 100.0}
+    store.write([Write(key_of(item), item, age_s=500.0)])
+    assert ages(store) == {key_of(item): 100.0}
+    assert store.touch([key_of(item), key_of(other)]) == [True, False]
+    assert ages(store) == {key_of(item): 0.0}
+
+
+def test_a_clock_that_was_put_back_makes_no_age_negative(timed, clock):
+    store = timed()
+    store.write([Write(key_of(block(1)), block(1), pin=True)])
+    clock.now -= 1_000
+    assert store.scan(FIRST_ID, 9) == [Held(key_of(block(1)), 0.0, 0.0)]
+
+
+def test_a_refresh_of_a_pinned_item_is_noted_at_the_pin(timed, clock):
+    store = timed()
+    store.write([Write(key_of(block(1)), block(1), pin=True)])
+    clock.now += 50
+    store.touch([key_of(block(1))])
+    assert store.scan(FIRST_ID, 9) == [Held(key_of(block(1)), 0.0, 0.0)]
+
+
+def test_only_what_is_held_is_pinned_and_only_what_is_pinned_stays(timed):
+    store, item, other = timed(), block(1), block(2)
+    put(store, item)
+    assert store.pin([key_of(item), key_of(other)]) == [True, False]
+    assert store.drop([key_of(item), key_of(other)]) == []
+    assert store.unpin([key_of(item), key_of(other)]) == [True, False]
+    assert store.drop([key_of(item), key_of(item), key_of(other)]) == [key_of(item)]
+    assert store.usage() == Usage(0, 0, 10_000)
+    assert store.scan(FIRST_ID, 9) == []
+
+
+def test_a_full_store_lets_go_of_what_is_farthest_from_it(timed):
+    store, items = timed(), by_place(12)
+    put(store, *items[1:10])
+    put(store, items[0])
+    assert [held.key for held in store.scan(FIRST_ID, 100)] == [key_of(i) for i in items[:9]]
+
+
+def test_a_full_store_refuses_what_is_farther_than_all_it_holds_and_says_the_numbers(timed):
+    store, items = timed(), by_place(12)
+    put(store, *items[:9])
+    [result] = store.write([write(items[11])])
+    assert (result.code, result.reason) == (
+        "full",
+        "quota of 10,000 bytes: 9,576 held, 1,064 wanted",
+    )
+    assert store.usage().items == 9
+
+
+def test_a_full_store_lets_go_of_what_has_expired_before_anything_else(timed, clock):
+    store, items = timed(), by_place(12)
+    put(store, items[0])
+    clock.now += 3_700
+    put(store, *items[1:9])
+    put(store, items[11])
+    assert key_of(items[0]) not in ages(store)
+    assert store.usage().items == 9
+
+
+def test_what_the_owner_pinned_is_never_let_go_of(timed, clock):
+    store, items = timed(), by_place(12)
+    assert store.write([Write(key_of(i), i, pin=True) for i in items[3:12]]) == [STORED] * 9
+    clock.now += 10_000
+    assert store.write([write(items[0])])[0].code == "full"
+    assert store.usage().items == 9
+
+
+def test_what_the_owner_puts_pushes_out_even_what_is_nearer(timed):
+    store, items = timed(), by_place(12)
+    put(store, *items[:9])
+    assert store.write([Write(key_of(items[11]), items[11], pin=True)]) == [STORED]
+    assert key_of(items[8]) not in ages(store)
+
+
+def test_what_can_never_fit_pushes_nothing_out(timed):
+    store, items = timed(), by_place(9)
+    put(store, *items)
+    assert store.write([write(block(99, 20_000))])[0].code == "full"
+    assert store.usage().items == 9
+
+
+def test_of_one_id_each_kind_can_be_let_go_of(timed):
+    store = timed(600)
+    twins = [record(1, key=BOB), connection(1, key=BOB)]
+    put(store, *twins)
+    item = min((block(seed, 400) for seed in range(50)), key=lambda it: key_of(it).id)
+    put(store, item)
+    assert [held.key for held in store.scan(FIRST_ID, 9)] == [key_of(item)]
+
+
+# --- Contacts ------------------------------------------------------------------------------------
+
+
+def test_contacts_are_kept_for_each_network_and_replaced_as_a_whole(store):
+    one = (Contact(id_of(b"a"), (Address("10.0.0.1", 1), Address("::1", 2))),)
+    other = (Contact(id_of(b"b")), Contact(id_of(b"c"), (Address("10.0.0.2", 3),)))
+    assert store.load_contacts(b"n" * 32) == ()
+    store.save_contacts(b"n" * 32, one)
+    store.save_contacts(b"m" * 32, other)
+    assert store.load_contacts(b"n" * 32) == one
+    store.save_contacts(b"n" * 32, other[:1])
+    assert store.load_contacts(b"n" * 32) == other[:1]
+    assert store.load_contacts(b"m" * 32) == other
+    assert store.usage().items == 0

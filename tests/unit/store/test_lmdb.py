@@ -19,8 +19,8 @@ from tests.unit.store.samples import (
     write,
 )
 from xorbit.errors import StoreError
-from xorbit.ids import Id
-from xorbit.items import Record, key_of, size_of
+from xorbit.ids import Id, id_of
+from xorbit.items import Address, Contact, Record, key_of, size_of
 from xorbit.store import home as home_module
 from xorbit.store.base import DAMAGED, STORED, Usage
 from xorbit.store.home import Home
@@ -274,11 +274,28 @@ def test_a_map_that_the_system_refuses_is_a_store_error(tmp_path):
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path):
     LmdbStore(tmp_path, QUOTA_BYTES).close()
-    set_schema(tmp_path, 2)
+    set_schema(tmp_path, 3)
     for _ in range(2):
-        with pytest.raises(StoreError, match="has schema 2, this xorbit knows 1: use the xorbit"):
+        with pytest.raises(StoreError, match="has schema 3, this xorbit knows 2: use the xorbit"):
             LmdbStore(tmp_path, QUOTA_BYTES)
+    set_schema(tmp_path, 2)
+    LmdbStore(tmp_path, QUOTA_BYTES).close()
+
+
+def test_a_store_of_the_first_version_opens_with_all_its_items_as_young_as_can_be(tmp_path):
+    store = LmdbStore(tmp_path, QUOTA_BYTES, clock=lambda: 1_000.0)
+    assert store.write([write(block(1)), write(record(1))]) == [STORED] * 2
+    store.close()
+    with lmdb.open(str(tmp_path), max_dbs=4) as env, env.begin(write=True) as txn:
+        for name in (b"times", b"pins"):
+            txn.drop(env.open_db(name, txn))
     set_schema(tmp_path, 1)
+    now = 5_000.0
+    store = LmdbStore(tmp_path, QUOTA_BYTES, clock=lambda: now)
+    now = 5_007.0
+    assert {entry.age_s for entry in store.scan(Id(bytes(32)), 10)} == {7.0}
+    assert store.read([key_of(record(1))]) == [record(1)]
+    store.close()
     LmdbStore(tmp_path, QUOTA_BYTES).close()
 
 
@@ -462,3 +479,33 @@ def test_a_write_is_acknowledged_when_the_map_cannot_be_laid_anew_after_it(store
     assert store.write([write(item) for item in items]) == [STORED] * 4
     assert store.drop_damaged(keys) == 0
     assert store.read(keys) == items
+
+
+def test_contacts_outlive_a_restart_and_damaged_ones_are_none(tmp_path):
+    contacts = (Contact(id_of(b"a"), (Address("10.0.0.1", 1),)),)
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    store.save_contacts(b"n" * 32, contacts)
+    store.close()
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    assert store.load_contacts(b"n" * 32) == contacts
+    with store._home.write_txn() as txn:
+        txn.put(b"n" * 32, b"rot", db=store._home.contacts)
+    assert store.load_contacts(b"n" * 32) == ()
+    store.close()
+    with pytest.raises(StoreError):
+        store.load_contacts(b"n" * 32)
+    with pytest.raises(StoreError):
+        store.save_contacts(b"n" * 32, contacts)
+
+
+def test_a_disk_that_fails_while_contacts_are_saved_is_said(tmp_path, monkeypatch):
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+
+    def fail():
+        raise disk_error(errno.EIO)
+
+    monkeypatch.setattr(store._home, "write_txn", fail)
+    with pytest.raises(StoreError):
+        store.save_contacts(b"n" * 32, ())
+    monkeypatch.undo()
+    store.close()

@@ -52,11 +52,11 @@ responses = st.one_of(
     st.builds(m.Pong, st.none() | addresses, address_tuples),
     st.builds(m.Next, contacts, st.integers(0, 255)),
     st.builds(m.Closest, contact_tuples),
-    st.builds(m.Found, items),
+    st.builds(m.Found, items, contact_tuples),
     st.builds(m.Stored, st.lists(receipts, max_size=4).map(tuple)),
     st.builds(m.Refused, codes, reasons, st.none() | records),
     st.builds(m.Missing, st.lists(keys, max_size=4).map(tuple)),
-    st.builds(m.Following, st.floats(0, m.LEASE_S_MAX, exclude_min=True)),
+    st.builds(m.Following, st.floats(0, m.LEASE_S_MAX, exclude_min=True), st.none() | records),
     st.builds(m.Updated, records),
 )
 envelopes = st.builds(m.Envelope, guids, guids, st.one_of(requests, responses))

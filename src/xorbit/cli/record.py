@@ -1,0 +1,214 @@
+"""`xorbit publish`, `resolve` and `follow`: records, which only the holder of a key can write."""
+
+import sys
+from base64 import b64encode
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xorbit.api import default_home, open_calls
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.output import fact, fact_json, finish
+from xorbit.cli.tracing import Recorder, Trace
+from xorbit.errors import MisuseError
+from xorbit.items import VALUE_BYTES_MAX, Record
+from xorbit.keys import load_key, public_key_from
+from xorbit.run.publish import PublishReceipt
+
+STANDARD_STREAM = "-"
+
+PublicKey = Annotated[
+    str,
+    typer.Argument(
+        metavar="PUBLICKEY",
+        help="A public key in hexadecimal digits, or the name of a key of yours.",
+        show_default=False,
+    ),
+]
+Salt = Annotated[
+    str,
+    typer.Option(
+        "--salt",
+        metavar="TEXT",
+        help="Which of the key's records: up to 64 bytes.",
+        show_default=False,
+    ),
+]
+
+
+def publish(
+    key: Annotated[
+        str, typer.Argument(metavar="KEYNAME", help="A key of yours.", show_default=False)
+    ],
+    value: Annotated[
+        str | None, typer.Argument(metavar="[VALUE]", help="Text.", show_default=False)
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", metavar="PATH", help="The value is the bytes of a file; - is standard input."
+        ),
+    ] = None,
+    salt: Salt = "",
+    cas: Annotated[
+        int | None,
+        typer.Option(
+            "--cas",
+            metavar="SEQ",
+            min=0,
+            help="Only if the newest version is still this one (0: none yet); else exit code 5.",
+            show_default=False,
+        ),
+    ] = None,
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+    trace: Trace = False,
+) -> None:
+    """Publish the next version of your record: a value of up to 60,000 bytes.
+
+    It is signed here; the key never leaves this command. Others read it with `resolve` and the
+    key's public part, which `xorbit key show` prints.
+    """
+    signer = load_key(home or default_home(), key)
+    content = _value(value, file)
+
+    recorder = Recorder(trace, json)
+    secret = read_secret(network_secret)
+
+    async def work() -> PublishReceipt:
+        async with (
+            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            recorder.at(calls, f"publish {key}"),
+        ):
+            publishing = calls.publish(signer, content, salt=_salt(salt), cas=cas)
+            return await recorder.watch("", publishing)
+
+    receipt = finish(work(), at_once=file == STANDARD_STREAM)
+    if json:
+        fact_json(
+            {
+                "public_key": receipt.public_key.hex(),
+                **_text_or_base64("salt", receipt.salt),
+                "seq": receipt.seq,
+                "holders": [holder.hex() for holder in receipt.holders],
+                "receipts": [
+                    {"node": said.node.hex(), "outcome": said.outcome, "reason": said.reason}
+                    for said in receipt.receipts
+                ],
+                **recorder.facts(),
+            }
+        )
+        return
+    nodes = "1 node" if len(receipt.holders) == 1 else f"{len(receipt.holders)} nodes"
+    fact(f"version {receipt.seq} of {receipt.public_key.hex()} held by {nodes}")
+
+
+def resolve(
+    public_key: PublicKey,
+    salt: Salt = "",
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+    trace: Trace = False,
+) -> None:
+    """Print the newest version of a record: its value alone, or everything with --json."""
+    wanted = public_key_from(home or default_home(), public_key)
+
+    recorder = Recorder(trace, json)
+    secret = read_secret(network_secret)
+
+    async def work() -> Record:
+        async with (
+            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            recorder.at(calls, f"resolve {public_key}"),
+        ):
+            return await recorder.watch("", calls.resolve(wanted, _salt(salt)))
+
+    record = finish(work())
+    if json:
+        fact_json({**_record_facts(record), **recorder.facts()})
+    elif sys.stdout.isatty():
+        fact(_shown(record.value))
+    else:
+        sys.stdout.buffer.write(record.value)
+        sys.stdout.flush()
+
+
+def follow(
+    public_key: PublicKey,
+    salt: Salt = "",
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Print a line for the newest version of a record, then one for each newer one, until Ctrl-C.
+
+    Sequence number and value, or one JSON object a line.
+    """
+    wanted = public_key_from(home or default_home(), public_key)
+
+    async def work() -> None:
+        secret = read_secret(network_secret)
+        async with (
+            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            aclosing(calls.follow(wanted, _salt(salt))) as versions,
+        ):
+            async for record in versions:
+                if json:
+                    fact_json(_record_facts(record))
+                else:
+                    fact(f"{record.seq}  {_shown(record.value)}")
+
+    finish(work())
+
+
+def _value(value: str | None, file: str | None) -> bytes:
+    if (value is None) == (file is None):
+        raise MisuseError("name what to publish: a VALUE, or --file PATH (one of them)")
+    if value is not None:
+        return value.encode(errors="surrogateescape")
+    if file == STANDARD_STREAM:
+        return sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
+    with Path(str(file)).open("rb") as opened:
+        return opened.read(VALUE_BYTES_MAX + 1)
+
+
+def _salt(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _record_facts(record: Record) -> dict[str, object]:
+    return {
+        "public_key": record.public_key.hex(),
+        **_text_or_base64("salt", record.salt),
+        "seq": record.seq,
+        **_text_or_base64("value", record.value),
+        "signature": record.signature.hex(),
+    }
+
+
+def _text_or_base64(name: str, data: bytes) -> dict[str, object]:
+    """Return bytes as text, or else as base64 with a flag that says so."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        flag = "base64" if name == "value" else f"{name}_base64"
+        return {name: b64encode(data).decode(), flag: True}
+
+
+def _shown(value: bytes) -> str:
+    """Return a value as one line that upsets no terminal."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return f"({len(value):,} bytes that are no text; --json shows them)"
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -1,0 +1,60 @@
+"""The work of finding the nodes closest to a point: one Lookup, for a caller who wants to know.
+
+No I/O; see work.py for how a work lives.
+"""
+
+from xorbit.core import effect as fx
+from xorbit.core.effect import Finish
+from xorbit.core.lookup import Lookup
+from xorbit.core.state import Answer, NoAnswer, State, Work
+from xorbit.core.work import drive_lookup, new_lookup
+from xorbit.ids import Guid, Id
+from xorbit.wire.message import Closest, FindClosest
+
+
+class LookUpWork(Work):
+    """Find the k nodes closest to a target."""
+
+    __slots__ = ("_lookup", "_target")
+
+    def __init__(self, state: State, guid: Guid, deadline: float, target: Id) -> None:
+        """Look for who is closest to `target`."""
+        super().__init__(guid, deadline)
+        limits = state.limits
+        self._target = target
+        self._lookup: Lookup = new_lookup(
+            state, target, width=limits.closest_count, parallel=limits.lookup_parallel
+        )
+
+    def start(self, state: State) -> None:
+        """Ask the closest that we know."""
+        self._go_on(state)
+
+    def on_answer(self, state: State, answer: Answer) -> None:
+        """Take closer contacts."""
+        contacts = answer.response.contacts if isinstance(answer.response, Closest) else ()
+        self._lookup.on_response(answer.peer, contacts)
+        self._go_on(state)
+
+    def on_no_answer(self, state: State, failure: NoAnswer) -> None:
+        """Do without that node."""
+        self._lookup.on_failure(failure.peer)
+        self._go_on(state)
+
+    def on_time(self, state: State) -> None:
+        """Somebody is slow: ask one more."""
+        self._go_on(state)
+
+    def on_deadline(self, state: State) -> None:
+        """Say who has answered by now."""
+        self._finish(state)
+
+    def _go_on(self, state: State) -> None:
+        if drive_lookup(state, self, self._lookup, lambda _: FindClosest(self._target)):
+            self._finish(state)
+
+    def _finish(self, state: State) -> None:
+        state.end_work(self)
+        asked, failed = self._lookup.counts()
+        contacts = tuple(self._lookup.closest(state.limits.closest_count))
+        state.emit(Finish(self.guid, fx.LookedUp(contacts, asked, failed)))

@@ -1,0 +1,121 @@
+"""Connection maintenance: connections match the routing table.
+
+No connection at all: dial the knowns. Our nearest neighbours and each bucket's finger stay
+connected, up to a limit; the rest come and go by use. Besides: possibles are dialled back with
+growing waits, contacts unheard of for long are asked whether they are there, and the table is saved
+for our next life. No I/O.
+"""
+
+from xorbit.config import DIALS_PER_ROUND_MAX
+from xorbit.core import announce, discovery, fingers, links
+from xorbit.core.addresses import is_ours
+from xorbit.core.discovery import PingWork
+from xorbit.core.effect import SaveContacts
+from xorbit.core.state import State
+from xorbit.ids import Id
+from xorbit.items import Contact, is_literal
+
+
+def maintain(state: State) -> None:
+    """Do one round."""
+    if state.stopping:
+        return
+    discovery.stay_joined(state)
+    wanted = wanted_contacts(state)
+    _look_after_links(state, wanted)
+    if state.link_of:
+        dials = _dial_missing(state, wanted)
+        _dial_back(state, DIALS_PER_ROUND_MAX - dials)
+        _ask_silent(state)
+        announce.keep_up(state)
+    if state.now >= state.save_due:
+        save(state)
+
+
+def wanted_contacts(state: State) -> dict[Id, Contact]:
+    """Return who stays connected: our nearest neighbours and our fingers, up to a limit."""
+    limits, table = state.limits, state.table
+    wanted = {
+        contact.id: contact for contact in table.closest(state.own, limits.neighbours_connected)
+    }
+    for index in reversed(fingers.useful(state)):
+        contact = table.finger(index)
+        if contact is not None and len(wanted) < limits.kept_connections_max:
+            wanted[contact.id] = contact
+    return wanted
+
+
+def save(state: State) -> None:
+    """Have the contacts saved, where they have changed; an empty table is nothing to remember."""
+    state.save_due = state.now + state.limits.save_contacts_s
+    contacts = tuple(state.table.closest(state.own, state.limits.contacts_max))
+    if contacts and contacts != state.saved:
+        state.saved = contacts
+        state.emit(SaveContacts(contacts))
+
+
+def restore(state: State, contacts: tuple[Contact, ...]) -> None:
+    """Take the contacts of an earlier life as knowns and possibles: each must be proved anew."""
+    for contact in reversed(contacts):
+        for address in contact.addresses[:1]:
+            discovery.note_known(state, address)
+    for contact in contacts[: state.limits.possibles_max - len(state.possibles)]:
+        if contact.id != state.own and contact.id not in state.table:
+            state.possibles[contact.id] = contact
+    state.save_due = state.now + state.limits.save_contacts_s
+
+
+def _look_after_links(state: State, wanted: dict[Id, Contact]) -> None:
+    """Ping who is wanted and silent; close what nobody has used for long."""
+    limits = state.limits
+    for link in list(state.links.values()):
+        busy = link.closing or link.out_workers or link.waiting or link.in_workers
+        if busy or link.heard_at > state.now - limits.ping_interval_s:
+            continue
+        if link.peer in wanted and state.link_of.get(link.peer) == link.guid:
+            state.start_work(PingWork(state, Contact(link.peer)))
+        elif link.used_at <= state.now - limits.idle_connection_s:
+            links.close(state, link, "unused")
+
+
+def _dial_missing(state: State, wanted: dict[Id, Contact]) -> int:
+    missing = [
+        contact
+        for contact in wanted.values()
+        if contact.id not in state.link_of and contact.id not in state.dial_of
+    ]
+    return sum(_dial(state, contact) for contact in missing[:DIALS_PER_ROUND_MAX])
+
+
+def _dial_back(state: State, count: int) -> None:
+    due = [
+        contact
+        for peer, contact in state.possibles.items()
+        if peer not in state.dial_of
+        and (peer not in state.dial_backs or state.dial_backs[peer].due <= state.now)
+    ]
+    for contact in due[:count]:
+        if contact.id in state.table or not _dial(state, contact):
+            links.forget_possible(state, contact.id)
+
+
+def _ask_silent(state: State) -> None:
+    """Ask some contacts whether they are there: who failed, and who is unheard of for longest."""
+    limits = state.limits
+    share = limits.maintenance_interval_s / 60
+    count = max(1, round(limits.liveness_pings_per_minute_max * share))
+    silent_s, retry_s = limits.contact_silent_s, limits.contact_retry_s
+    for contact in state.table.to_test(state.now, silent_s, retry_s, count):
+        state.table.tested(contact.id, state.now)
+        state.start_work(PingWork(state, contact))
+
+
+def _dial(state: State, contact: Contact) -> bool:
+    addresses = tuple(
+        address
+        for address in contact.addresses
+        if is_literal(address) and not is_ours(state, address)
+    )
+    if addresses:
+        links.dial(state, addresses, contact.id)
+    return bool(addresses)

@@ -1,0 +1,335 @@
+"""The sweep: a walk through our items in keyspace order that sees to it that r nodes hold each.
+
+Batch by batch: what has expired is dropped; for the others each of the r closest nodes is asked by
+one `Have` which of them it lacks, and is sent only these. To avoid that every holder sends the same
+item, the nearest holder acts first; the others look again a little later ("insist"). A copy that
+all r closest have, and that is far enough from us, is dropped. Our owner's items are refreshed on
+the way when that is due. No I/O, no clock.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from xorbit.core import followers, links
+from xorbit.core.effect import CheckStore, DropItems, ReadStore, ScanStore, WriteStore
+from xorbit.core.job import StoreRead, StoreScanned
+from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
+from xorbit.core.work import note_bad_read
+from xorbit.errors import ItemError
+from xorbit.ids import Guid, Id, distance
+from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Record, check_is
+from xorbit.wire.message import Have, Missing, Refused, Store, Stored
+
+FIRST_ID = Id(bytes(32))
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a sweep is for."""
+
+    concerned: dict[Id, None] | None
+    """The nodes that came or went: only items that are near them matter. None: all items."""
+    insist: bool
+    """Send what is missing though a nearer holder should have done so."""
+
+
+@dataclass(slots=True)
+class _Care:
+    """An item in a batch, with what is found out about it."""
+
+    held: Held
+    others: list[Contact]
+    """Of the r closest, all but ourselves."""
+    rank: int
+    """How many of the r closest are nearer than we are."""
+    is_far: bool
+    """So far that we need not hold it."""
+    is_due: bool
+    """Our owner's, to be refreshed now."""
+    at: dict[Id, None] = field(default_factory=dict[Id, None])
+    """Who said that they hold it."""
+    lacking: list[Contact] = field(default_factory=list[Contact])
+
+
+class SweepWork(Work):
+    """One sweep. Nobody waits for it; `ended` is told of its end."""
+
+    __slots__ = (
+        "_asked",
+        "_cares",
+        "_closing",
+        "_decided",
+        "_ended",
+        "_expired",
+        "_last",
+        "_left_to_nearer",
+        "_reading",
+        "_sending",
+        "_start",
+        "_sweep",
+        "_to_send",
+    )
+
+    def __init__(
+        self,
+        state: State,
+        sweep: Sweep,
+        ended: Callable[[State, Sweep, int | None], None],
+    ) -> None:
+        """Prepare a sweep.
+
+        Args:
+            state: of the node.
+            sweep: what it is for.
+            ended: told at the end, with our lowest rank among what was left to nearer holders.
+        """
+        super().__init__(state.new_guid(), state.now + state.limits.work_timeout_s)
+        self._sweep = sweep
+        self._ended = ended
+        self._start = FIRST_ID
+        self._last = False
+        self._left_to_nearer: int | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._cares: dict[ItemKey, _Care] = {}
+        self._decided = False
+        self._expired: list[ItemKey] = []
+        self._asked: dict[Guid, tuple[Contact, tuple[ItemKey, ...]]] = {}
+        self._to_send: deque[_Care] = deque()
+        self._reading: dict[Guid, _Care] = {}
+        self._sending: dict[Guid, _Care] = {}
+        self._closing: dict[Guid, None] = {}
+
+    # --- Events -----------------------------------------------------------------------------------
+
+    def start(self, state: State) -> None:
+        """Read the first batch."""
+        self._scan(state)
+
+    def on_time(self, state: State) -> None:
+        """The pause is over: read the next batch."""
+        self._scan(state)
+
+    def on_deadline(self, state: State) -> None:
+        """A batch took too long: leave the rest to the next sweep."""
+        self._end(state)
+
+    def on_disk(self, state: State, result: DiskResult) -> None:
+        """Take a batch of items, an item to hand over, or the end of what a batch changed."""
+        if state.stopping:
+            self._end(state)
+        elif isinstance(result, StoreScanned):
+            self._take_batch(state, result.entries)
+        elif isinstance(result, StoreRead):
+            self._hand_over(state, self._reading.pop(result.guid), result)
+            self._go_on(state)
+        elif self._closing.pop(result.guid, True) is None and not self._closing:
+            self._next_batch(state)
+
+    def on_answer(self, state: State, answer: Answer) -> None:
+        """Take what a peer lacks, or said to an item."""
+        if state.stopping:
+            self._end(state)
+            return
+        if answer.guid in self._asked:
+            self._note_have(answer)
+        else:
+            self._note_store(state, answer)
+        self._go_on(state)
+
+    def on_no_answer(self, state: State, failure: NoAnswer) -> None:
+        """Do without that peer: who is failing is noticed, and then another takes its place."""
+        if self._asked.pop(failure.guid, None) is None:
+            self._sending.pop(failure.guid, None)
+        self._go_on(state)
+
+    # --- A batch ----------------------------------------------------------------------------------
+
+    def _scan(self, state: State) -> None:
+        limits = state.limits
+        self._clear()
+        self.deadline = state.now + limits.work_timeout_s
+        state.wake_at(self, None)
+        count = limits.sweep_items_max + 1  # one more: items of one id are kept together
+        state.emit(ScanStore(state.disk_guid(self.guid), self._start, count))
+
+    def _take_batch(self, state: State, entries: tuple[Held, ...]) -> None:
+        self._last = len(entries) <= state.limits.sweep_items_max
+        if not self._last:
+            after = entries[-1].key.id
+            whole = tuple(held for held in entries if held.key.id != after)
+            # A batch too small for the items of one id goes on behind them.
+            entries, self._start = (whole, after) if whole else (entries, _next_id(after))
+        for held in entries:
+            self._consider(state, held)
+        self._ask(state)
+        self._go_on(state)
+
+    def _consider(self, state: State, held: Held) -> None:
+        limits, key = state.limits, held.key
+        if held.pinned_age_s is None and held.age_s > limits.item_lifetime_s:
+            self._expired.append(key)
+            return
+        known = state.table.closest(key.id, limits.replicas + limits.surplus_holders_max)
+        ours = distance(key.id, state.own) if state.listening else None
+        nearer = sum(ours is None or distance(key.id, peer.id) < ours for peer in known)
+        is_holder = ours is not None and nearer < limits.replicas
+        others = known[: limits.replicas - is_holder]
+        if self._is_concerned(key.id, others, full=len(others) + is_holder >= limits.replicas):
+            rank = min(nearer, limits.replicas)
+            is_far = nearer >= limits.replicas + limits.surplus_holders_max or ours is None
+            self._cares[key] = _Care(held, others, rank, is_far, self._is_due(state, held))
+
+    def _is_concerned(self, point: Id, others: list[Contact], *, full: bool) -> bool:
+        """Return whether one of those who came or went is among the r closest, or was."""
+        concerned = self._sweep.concerned
+        if concerned is None or not full or not others:
+            return True
+        farthest = distance(point, others[-1].id)
+        return any(distance(point, peer) <= farthest for peer in concerned)
+
+    def _is_due(self, state: State, held: Held) -> bool:
+        """Return whether to refresh; by chance somewhat early, so that not all are due at once."""
+        if held.pinned_age_s is None or self._sweep.concerned is not None:
+            return False
+        early = state.limits.interval_jitter * state.rng.random()
+        return held.pinned_age_s >= state.limits.refresh_after_s * (1 - early)
+
+    def _ask(self, state: State) -> None:
+        """Ask each peer, in one question, for all that it should hold."""
+        questions: dict[tuple[Id, bool], tuple[Contact, list[ItemKey]]] = {}
+        for key, care in self._cares.items():
+            for peer in care.others:
+                _, keys = questions.setdefault((peer.id, care.is_due), (peer, []))
+                keys.append(key)
+        for (_, refresh), (peer, keys) in questions.items():
+            asked = tuple(keys)
+            guid = links.request(state, peer, Have(asked, refresh), self)
+            self._asked[guid] = peer, asked
+
+    def _note_have(self, answer: Answer) -> None:
+        peer, keys = self._asked.pop(answer.guid)
+        if not isinstance(answer.response, Missing):
+            return
+        missing = dict.fromkeys(answer.response.keys)
+        for key in keys:
+            care = self._cares[key]
+            if key not in missing:
+                care.at[peer.id] = None
+            if key in missing or self._may_be_old(care, peer.id):
+                care.lacking.append(peer)
+
+    def _may_be_old(self, care: _Care, peer: Id) -> bool:
+        """Return whether a peer that holds an item may hold an older version of it."""
+        if care.held.key.kind in BLOCK_KINDS:
+            return False
+        came = {} if self._sweep.insist else self._sweep.concerned or {}
+        return care.is_due or peer in came
+
+    def _go_on(self, state: State) -> None:
+        """Keep as many items on their way as may be; close the batch when all have arrived."""
+        if self._asked:
+            return
+        if not self._decided:
+            self._decided = True
+            self._decide()
+        under_way = len(self._reading) + len(self._sending)
+        while self._to_send and under_way < state.limits.sweep_stores_max:
+            care = self._to_send.popleft()
+            guid = state.disk_guid(self.guid)
+            self._reading[guid] = care
+            state.emit(ReadStore(guid, care.held.key))
+            under_way += len(care.lacking)
+        if not (self._to_send or self._reading or self._sending or self._closing):
+            self._close(state)
+
+    def _decide(self) -> None:
+        for care in self._cares.values():
+            if not care.lacking:
+                continue
+            if self._sweep.insist or care.is_due or not self._is_a_nearer_ones(care):
+                self._to_send.append(care)
+            else:
+                left = self._left_to_nearer
+                self._left_to_nearer = care.rank if left is None else min(left, care.rank)
+
+    def _is_a_nearer_ones(self, care: _Care) -> bool:
+        """Return whether somebody nearer to the item holds it, and is to act first."""
+        nearer = care.others[: care.rank]
+        return any(peer.id in care.at and peer not in care.lacking for peer in nearer)
+
+    # --- Handing over -----------------------------------------------------------------------------
+
+    def _hand_over(self, state: State, care: _Care, result: StoreRead) -> None:
+        held = care.held
+        if result.item is None:
+            if result.fault:
+                note_bad_read(state, held.key, result.fault)
+            return
+        age_s = 0.0 if care.is_due else min(held.age_s, held.pinned_age_s or held.age_s)
+        for peer in care.lacking:
+            guid = links.request(state, peer, Store(result.item, age_s=age_s), self)
+            self._sending[guid] = care
+
+    def _note_store(self, state: State, answer: Answer) -> None:
+        care = self._sending.pop(answer.guid)
+        match answer.response:
+            case Stored():
+                care.at[answer.peer] = None
+            case Refused("stale", _, Record() as newer):
+                care.at[answer.peer] = None
+                _take_newer(state, care.held.key, newer)
+            case _:
+                pass
+
+    # --- The end of a batch -----------------------------------------------------------------------
+
+    def _close(self, state: State) -> None:
+        """Write down what was refreshed, drop what is no longer ours to keep."""
+        refreshed = tuple(key for key, care in self._cares.items() if care.is_due and care.at)
+        surplus = [key for key, care in self._cares.items() if _is_surplus(state, care)]
+        if refreshed:
+            self._closing[guid := state.disk_guid(self.guid)] = None
+            state.emit(CheckStore(guid, refreshed, touch=True))
+        if surplus or self._expired:
+            self._closing[guid := state.disk_guid(self.guid)] = None
+            state.emit(DropItems(guid, (*self._expired, *surplus)))
+        if not self._closing:
+            self._next_batch(state)
+
+    def _next_batch(self, state: State) -> None:
+        if self._last:
+            self._end(state)
+        else:
+            state.wake_at(self, state.now + state.limits.sweep_pause_s)
+
+    def _end(self, state: State) -> None:
+        state.end_work(self)
+        self._ended(state, self._sweep, self._left_to_nearer)
+
+
+def _is_surplus(state: State, care: _Care) -> bool:
+    held, others = care.held, care.others
+    enough = len(others) >= state.limits.replicas
+    return (
+        care.is_far
+        and held.pinned_age_s is None
+        and enough
+        and all(peer.id in care.at for peer in others)
+    )
+
+
+def _take_newer(state: State, key: ItemKey, newer: Item) -> None:
+    """Keep the version that a holder had instead of ours, if it proves itself."""
+    try:
+        check_is(newer, key)
+    except ItemError:
+        return
+    state.emit(WriteStore(state.new_guid(), key, newer))
+    followers.tell(state, newer)
+
+
+def _next_id(after: Id) -> Id:
+    return Id((int.from_bytes(after, "big") + 1).to_bytes(len(after), "big"))

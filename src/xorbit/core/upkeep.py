@@ -1,0 +1,137 @@
+"""Upkeep: when a node looks after the items that it holds, and its owner's pins.
+
+Neighbours that come and go make the items that this concerns due after a few seconds; all items are
+due every `sweep_interval_s`. The looking after itself is a sweep (sweep.py), one at a time. Nothing
+here runs in the first seconds of a node, and all intervals are jittered: a network that starts
+again as a whole does not do everything at once. No I/O, no clock.
+"""
+
+from xorbit.core import effect as fx
+from xorbit.core import links
+from xorbit.core.effect import Finish, PinItem, UnpinItem
+from xorbit.core.job import StorePinned
+from xorbit.core.state import DiskResult, Link, State, Work
+from xorbit.core.sweep import Sweep, SweepWork
+from xorbit.ids import Guid, Id
+from xorbit.items import ItemKey
+
+
+def note_lost(state: State, link: Link | None) -> None:
+    """Note that a connection broke; if to a neighbour, see soon whether it is still there."""
+    near = state.upkeep.near
+    if link is not None and not link.closing and near is not None and link.peer in near:
+        state.upkeep.lost[link.peer] = None
+
+
+def look_after(state: State) -> None:
+    """See who of our neighbours came or went, and have what this concerns looked after soon."""
+    if state.stopping:
+        return
+    upkeep, limits = state.upkeep, state.limits
+    _dial_the_lost(state)
+    near = {contact.id: None for contact in state.table.closest(state.own, limits.neighbours_max)}
+    if upkeep.near is None:
+        upkeep.settled_at = state.now + state.jittered(limits.sweep_settle_s)
+        upkeep.full_at = state.now + limits.sweep_interval_s * state.rng.random()
+    before = upkeep.near or {}
+    upkeep.near = near
+    changed = [peer for peer in near if peer not in before]
+    changed += [peer for peer in before if peer not in near and not _is_usable(state, peer)]
+    if changed:
+        upkeep.changed.update(dict.fromkeys(changed))
+        if upkeep.changed_at is None:
+            upkeep.changed_at = state.now + state.jittered(limits.hand_off_delay_s)
+    _arm(state)
+
+
+def sweep(state: State) -> None:
+    """Start the sweep that is due, unless one is under way or we are leaving."""
+    upkeep = state.upkeep
+    if upkeep.sweep is not None or state.stopping:
+        return
+    if upkeep.full_at <= state.now:
+        upkeep.full_at = state.now + state.jittered(state.limits.sweep_interval_s)
+        _start(state, None, insist=True)
+        upkeep.changed, upkeep.left = {}, {}
+        upkeep.changed_at = upkeep.left_at = None
+    elif upkeep.changed_at is not None and upkeep.changed_at <= state.now:
+        _start(state, upkeep.changed, insist=False)
+        upkeep.changed, upkeep.changed_at = {}, None
+    elif upkeep.left_at is not None and upkeep.left_at <= state.now:
+        _start(state, upkeep.left, insist=True)
+        upkeep.left, upkeep.left_at = {}, None
+    else:
+        _arm(state)
+
+
+def _start(state: State, concerned: dict[Id, None] | None, *, insist: bool) -> None:
+    work = SweepWork(state, Sweep(concerned, insist), _ended)
+    state.upkeep.sweep = work.guid
+    state.start_work(work)
+
+
+def _ended(state: State, done: Sweep, left_to_nearer: int | None) -> None:
+    """Name the next sweep; one that left something to nearer holders is followed by another."""
+    upkeep, limits = state.upkeep, state.limits
+    upkeep.sweep = None
+    if left_to_nearer is not None and done.concerned is not None:
+        upkeep.left.update(done.concerned)
+        wait_s = limits.hand_off_stagger_s * (1 + left_to_nearer)
+        upkeep.left_at = state.now + state.jittered(wait_s)
+    _arm(state)
+
+
+def _arm(state: State) -> None:
+    upkeep = state.upkeep
+    due = [upkeep.full_at, upkeep.changed_at, upkeep.left_at]
+    earliest = min(when for when in due if when is not None)
+    state.timers.set(("sweep", None), max(earliest, upkeep.settled_at))
+
+
+def _dial_the_lost(state: State) -> None:
+    """Dial neighbours that we lost: that fails if they are gone, and then they count as failing."""
+    lost, state.upkeep.lost = state.upkeep.lost, {}
+    for peer in lost:
+        entry = state.table.get(peer)
+        if entry is not None and peer not in state.link_of:
+            links.dial(state, entry.contact.addresses, peer)
+
+
+def _is_usable(state: State, peer: Id) -> bool:
+    entry = state.table.get(peer)
+    return entry is not None and not entry.failures
+
+
+class PinWork(Work):
+    """Pin an item that is held here, or let go of its pin."""
+
+    __slots__ = ("_keep", "_key")
+
+    def __init__(self, guid: Guid, deadline: float, key: ItemKey, *, keep: bool) -> None:
+        """Keep `key`, or no longer."""
+        super().__init__(guid, deadline)
+        self._key = key
+        self._keep = keep
+
+    def start(self, state: State) -> None:
+        """Write it down."""
+        order = PinItem if self._keep else UnpinItem
+        state.emit(order(state.disk_guid(self.guid), self._key))
+
+    def on_disk(self, state: State, result: DiskResult) -> None:
+        """Say what became of it; that a pin is gone that never was is as good."""
+        assert isinstance(result, StorePinned)
+        if result.reason:
+            self._finish(state, fx.Failed("disk", result.reason))
+        elif self._keep and not result.done:
+            self._finish(state, fx.Failed("refused", "this node does not hold it: get it first"))
+        else:
+            self._finish(state, fx.Pinned(self._keep))
+
+    def on_deadline(self, state: State) -> None:
+        """Give up."""
+        self._finish(state, fx.Failed("timeout", "the disk did not answer before the deadline"))
+
+    def _finish(self, state: State, outcome: fx.Outcome) -> None:
+        state.end_work(self)
+        state.emit(Finish(self.guid, outcome))

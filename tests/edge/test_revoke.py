@@ -1,0 +1,253 @@
+"""A managed network whose operator turns a node out."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+from nacl.signing import SigningKey
+
+from tests.edge.cli_nodes import Deadline, xorbit_process
+from xorbit import errors
+from xorbit.api import Node
+from xorbit.identity import NodeKey, admit_node, create_network, install_membership, load_authority
+from xorbit.ids import Id, id_of
+from xorbit.items import Record
+from xorbit.keys import UserKey
+from xorbit.run import revoked
+from xorbit.run.calls import Calls
+from xorbit.run.loop import run
+
+T = TypeVar("T")
+WITHIN_S = 30.0
+SECONDS = 5.0
+LOOPBACK = "127.0.0.1:0"
+
+
+async def soon(what: Awaitable[T], within_s: float = WITHIN_S) -> T:
+    async with asyncio.timeout(within_s):
+        return await what
+
+
+async def until(holds: Callable[[], Awaitable[bool]], within_s: float = SECONDS) -> None:
+    for _ in Deadline(within_s):
+        if await holds():
+            return
+        await asyncio.sleep(0.02)
+
+
+class Operator:
+    """Who runs a network from a directory, and makes homes of members."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.home = place / "operator"
+        create_network(self.home, "ours")
+        _, authority = load_authority(self.home)
+        self.key = UserKey(authority.signing_key)
+
+    def member(self, name: str) -> Path:
+        home = self.place / name
+        public_key = NodeKey.load_or_create(home).public_key
+        install_membership(home, admit_node(self.home, public_key))
+        return home
+
+    def node(self, name: str, *bootstrap: str) -> Node:
+        return Node(self.member(name), listen=LOOPBACK, bootstrap=bootstrap)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    return Operator(tmp_path)
+
+
+async def address_of(node: Node) -> str:
+    return str((await node.status()).node.addresses[0])
+
+
+async def id_of_node(node: Node) -> Id:
+    return (await node.status()).id
+
+
+async def knows(calls: Calls, peer: Id) -> bool:
+    connected = {other.id for other in await calls.peers()}
+    return peer in connected or peer in {other.id for other in await calls.contacts()}
+
+
+async def test_a_revoked_nodes_connections_end_within_seconds(operator: Operator) -> None:
+    """By the command, over any member; nobody has it as a contact any more."""
+    async with operator.node("a") as a:
+        where = await address_of(a)
+        async with operator.node("b", where) as b, operator.node("bad", where) as bad:
+            who = await id_of_node(bad)
+            for node in (a, b):
+                await until(lambda node=node: knows(node, who))
+            words = ("network", "revoke", who.hex(), "--bootstrap", where, "--json")
+            ran = await asyncio.to_thread(xorbit_process, *words, "--home", operator.home)
+            assert ran.returncode == 0, ran.stderr
+            said = json.loads(ran.stdout)
+            assert (said["revoked"], said["new"]) == (who.hex(), True)
+            assert len(said["holders"]) >= 2
+
+            async def is_gone() -> bool:
+                return not await knows(a, who) and not await knows(b, who)
+
+            async def is_alone() -> bool:
+                return not await bad.peers()
+
+            await until(is_gone)
+            await until(is_alone)
+            with pytest.raises(errors.WorldError):
+                await soon(bad.ping(where))
+            receipt = await soon(a.put_block(b"for members"))
+            assert who not in receipt.holders
+            ran = await asyncio.to_thread(xorbit_process, *words, "--home", operator.home)
+            assert json.loads(ran.stdout)["new"] is False
+
+
+async def test_a_public_key_is_as_good_as_an_id(operator: Operator) -> None:
+    async with operator.node("a") as a, operator.node("bad", await address_of(a)) as bad:
+        who = await id_of_node(bad)
+        public_key = NodeKey.load_or_create(bad.home).public_key
+        assert id_of(public_key) == who
+        await soon(revoked.revoke(a, operator.key, Id(public_key), operator.home))
+
+        async def is_gone() -> bool:
+            return not await knows(a, who)
+
+        await until(is_gone)
+
+
+async def test_a_node_that_restarts_without_a_network_still_refuses(operator: Operator) -> None:
+    """The list is in its home."""
+    async with operator.node("bad") as bad:
+        who = await id_of_node(bad)
+        where = await address_of(bad)
+        home = operator.member("a")
+        async with Node(home, listen=LOOPBACK, bootstrap=where) as a:
+            await soon(revoked.revoke(a, operator.key, who, operator.home))
+
+            async def is_kept() -> bool:
+                return revoked.load(home, operator.key.public_key) is not None
+
+            await until(is_kept)
+        async with Node(home, listen=LOOPBACK) as a:
+            for way in (bad.ping(await address_of(a)), a.ping(where)):
+                with pytest.raises(errors.WorldError):
+                    await soon(way)
+            assert not await knows(a, who)
+
+
+async def test_an_older_list_changes_nothing(operator: Operator) -> None:
+    """A network that has only the list of yesterday does not bring a revoked node back."""
+    first, second = (Id(bytes([number]) * 32) for number in (1, 2))
+    old = operator.key.sign(1, revoked.encode_ids([first]), revoked.SALT)
+    new = operator.key.sign(2, revoked.encode_ids([first, second]), revoked.SALT)
+    home = operator.member("a")
+    revoked.save(home, new)
+    async with Node(home, listen=LOOPBACK) as a:
+        await soon(a.put_record(old, 0))
+        assert await soon(a.resolve(operator.key.public_key, revoked.SALT)) == old
+        state = a._started.driver.machine.state
+        assert {first, second} <= state.revoked
+        assert revoked.load(home, operator.key.public_key) == new
+        third = Id(bytes([3]) * 32)
+        await soon(revoked.revoke(a, operator.key, third, home))
+        found = await soon(a.resolve(operator.key.public_key, revoked.SALT))
+        assert revoked.decode_ids(found.value) == (first, second, third)
+        assert found.seq == 3
+
+
+async def test_only_the_operators_list_counts(operator: Operator) -> None:
+    """What another key signs is neither followed nor taken from the disk."""
+    stranger = UserKey(SigningKey(bytes(32)))
+    gone = Id(b"x" * 32)
+    home = operator.member("a")
+    fake = stranger.sign(9, revoked.encode_ids([gone]), revoked.SALT)
+    revoked.save(home, fake)
+    async with Node(home, listen=LOOPBACK) as a:
+        assert revoked.load(home, operator.key.public_key) is None
+        assert gone not in a._started.driver.machine.state.revoked
+
+
+def test_a_network_is_revoked_from_by_its_operator_only(tmp_path: Path) -> None:
+    ran = xorbit_process("network", "revoke", "ab" * 32, "--home", tmp_path)
+    assert ran.returncode == 2
+    assert b"xorbit network create" in ran.stderr
+
+
+def test_an_operator_who_reaches_nobody_is_told(operator: Operator) -> None:
+    ran = xorbit_process("network", "revoke", "ab" * 32, "--home", operator.home)
+    assert ran.returncode == 4, ran.stderr
+    assert b"--bootstrap" in ran.stderr
+
+
+# --- The list -----------------------------------------------------------------------------------
+
+
+def test_a_list_is_sorted_bounded_and_read_back() -> None:
+    ids = [id_of(number.to_bytes(4, "big")) for number in range(revoked.REVOKED_MAX)]
+    value = revoked.encode_ids([*ids, *ids[:5]])
+    assert revoked.decode_ids(value) == tuple(sorted(ids))
+    assert revoked.encode_ids([]) == b""
+    with pytest.raises(errors.MisuseError, match="at most 1,800 nodes"):
+        revoked.encode_ids([*ids, Id(bytes(32))])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x",
+        bytes(33),
+        b"b" * 32 + b"a" * 32,
+        bytes(64),
+        b"".join(bytes([0, *divmod(n, 256)]) + bytes(29) for n in range(1801)),
+    ],
+)
+def test_what_is_no_list_is_refused(value: bytes) -> None:
+    with pytest.raises(errors.FormatError):
+        revoked.decode_ids(value)
+
+
+def test_a_damaged_file_counts_as_none(tmp_path: Path, operator: Operator) -> None:
+    key = operator.key
+    good = key.sign(1, revoked.encode_ids([Id(bytes(32))]), revoked.SALT)
+    revoked.save(tmp_path, good)
+    assert revoked.load(tmp_path, key.public_key) == good
+    path = tmp_path / revoked.REVOKED_FILE
+    forged = msgspec.structs.replace(good, seq=2)
+    for content in (b"", b"junk", path.read_bytes()[:-1], msgspec.msgpack.encode(forged)):
+        path.write_bytes(content)
+        assert revoked.load(tmp_path, key.public_key) is None
+
+
+class Fading:
+    """Calls of which the first follow fails, the second gives a list, the third has stopped."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.follows = 0
+
+    async def follow(self, public_key: bytes, salt: bytes = b""):
+        self.follows += 1
+        if self.follows == 1:
+            raise errors.WorldError("too busy")
+        if self.follows == 2:
+            yield self._record
+            return
+        raise errors.StoppedError("over")
+
+
+def test_the_list_is_followed_again_after_a_failure(tmp_path: Path, operator: Operator) -> None:
+    gone = Id(b"x" * 32)
+    record = operator.key.sign(1, revoked.encode_ids([gone]), revoked.SALT)
+    posted: list[object] = []
+    calls = Fading(record)
+    key = operator.key.public_key
+    watching = revoked.watch(calls, posted.append, tmp_path, key, 0.0)  # type: ignore[arg-type]
+    run(watching)
+    assert posted == [revoked.job_of(record)]
+    assert calls.follows == 3

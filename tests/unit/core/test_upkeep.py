@@ -1,0 +1,255 @@
+"""Upkeep: who is sent what, when, and what a node lets go of."""
+
+import pytest
+from nacl.signing import SigningKey
+
+from tests.world import Node, World
+from xorbit.config import Limits
+from xorbit.core import effect as fx
+from xorbit.core import job as jobs
+from xorbit.ids import Id, distance
+from xorbit.items import ItemKey, key_of, make_block, make_record
+from xorbit.store.base import Write
+from xorbit.wire import message
+
+QUICK = Limits(
+    sweep_interval_s=20.0,
+    sweep_settle_s=1.0,
+    item_lifetime_s=400.0,
+    refresh_after_s=100.0,
+    hand_off_delay_s=1.0,
+    sweep_items_max=3,
+)
+
+
+def settled(count: int, limits: Limits = QUICK) -> tuple[World, list[Node]]:
+    world = World()
+    nodes = world.network(count, limits)
+    world.run(15.0)
+    return world, nodes
+
+
+def holders(nodes: list[Node], key: ItemKey) -> list[Node]:
+    return [node for node in nodes if node.holds(key)]
+
+
+def nearest(nodes: list[Node], key: ItemKey) -> list[Node]:
+    return sorted(nodes, key=lambda node: distance(node.id, key.id))
+
+
+def pin(world: World, node: Node, key: ItemKey, *, keep: bool = True) -> fx.Outcome:
+    kind = jobs.Pin if keep else jobs.Unpin
+    return world.outcome(node, node.call(lambda guid: kind(guid, key)))
+
+
+# --- Pins -----------------------------------------------------------------------------------------
+
+
+def test_what_is_held_can_be_pinned_and_let_go_of() -> None:
+    world, [node] = settled(1)
+    key = node.keep(b"mine")
+    assert pin(world, node, key) == fx.Pinned(kept=True)
+    assert node.pins(key)
+    assert pin(world, node, key, keep=False) == fx.Pinned(kept=False)
+    assert not node.pins(key)
+
+
+def test_what_is_not_held_cannot_be_pinned() -> None:
+    world, [node] = settled(1)
+    failed = pin(world, node, key_of(make_block(b"elsewhere")))
+    assert isinstance(failed, fx.Failed)
+    assert failed.code == "refused"
+
+
+def test_a_pin_that_the_disk_does_not_take_fails() -> None:
+    node = World().node()
+    key = node.keep(b"mine")
+    [order] = node.machine.step(1.0, jobs.Pin(b"g" * 16, key))
+    assert isinstance(order, fx.PinItem)
+    [finish] = node.machine.step(2.0, jobs.StorePinned(order.guid, False, "no space"))
+    assert finish == fx.Finish(b"g" * 16, fx.Failed("disk", "no space"))
+
+
+def test_a_disk_that_says_nothing_to_a_pin_ends_its_call() -> None:
+    node = World().node()
+    node.machine.step(1.0, jobs.Pin(b"g" * 16, node.keep(b"mine")))
+    effects = node.machine.step(1.0 + Limits().work_timeout_s, jobs.Tick())
+    assert any(
+        isinstance(effect, fx.Finish) and isinstance(effect.outcome, fx.Failed)
+        for effect in effects
+    )
+
+
+def test_a_put_keeps_a_pinned_copy_that_counts_for_nothing() -> None:
+    world, nodes = settled(7)
+    world.run(1.0)
+    far = nearest(nodes, key_of(make_block(b"x")))[-1]
+    guid, key = far.put(b"x")
+    done = world.outcome(far, guid)
+    assert isinstance(done, fx.PutDone)
+    assert far.pins(key)
+    assert far.id not in [receipt.node for receipt in done.receipts]
+
+
+def test_a_put_whose_own_copy_finds_no_room_says_so_and_goes_on() -> None:
+    limits = QUICK.replace(store_quota_bytes=10)
+    world = World()
+    nodes = world.network(2, QUICK)
+    poor = world.node(listen=False, limits=limits)
+    assert nodes[0].address is not None
+    world.outcome(poor, poor.bootstrap(nodes[0].address))
+    guid, _ = poor.put(b"too large for it")
+    done = world.outcome(poor, guid)
+    assert isinstance(done, fx.PutDone)
+    assert len(done.receipts) == 2
+    assert "no copy is kept here" in [report.event for report in poor.reports]
+
+
+# --- Sweeps ---------------------------------------------------------------------------------------
+
+
+def test_a_sweep_sends_only_what_is_missing() -> None:
+    world, nodes = settled(3)
+    keys = [nodes[0].keep(bytes([number])) for number in range(10)]
+    for key in keys[:5]:
+        nodes[1].store.write([Write(key, nodes[0].store.read([key])[0])])
+    world.run(60.0)
+    assert all(len(holders(nodes, key)) == 3 for key in keys)
+    sent = [
+        (key_of(envelope.body.item))
+        for envelope in nodes[0].sent(message.Store)
+        if isinstance(envelope.body, message.Store)
+    ]
+    assert not set(keys[:5]) & {k for k in sent if sent.count(k) > 1}
+
+
+def test_a_damaged_copy_is_not_handed_over() -> None:
+    world, nodes = settled(2)
+    key = nodes[0].keep(b"x")
+    nodes[0].damage(key)
+    world.run(60.0)
+    assert not nodes[1].holds(key)
+    assert "bad read from the store" in [report.event for report in nodes[0].reports]
+
+
+def test_a_copy_far_away_that_all_the_closest_have_is_dropped() -> None:
+    world, nodes = settled(12)
+    key = key_of(make_block(b"x"))
+    far = nearest(nodes, key)[-1]
+    far.keep(b"x")
+    world.run(90.0)
+    assert holders(nearest(nodes, key), key) == nearest(nodes, key)[: Limits().replicas]
+
+
+def test_a_peer_that_refuses_or_talks_nonsense_does_not_stop_a_sweep() -> None:
+    world, nodes = settled(3)
+    nodes[1].tamper = lambda envelope: (
+        message.Envelope(envelope.guid, envelope.work, message.Pong())
+        if isinstance(envelope.body, message.Missing | message.Stored)
+        else envelope
+    )
+    keys = [nodes[0].keep(bytes([number])) for number in range(10)]
+    world.run(60.0)
+    assert all(nodes[2].holds(key) for key in keys)
+
+
+def test_a_peer_that_takes_no_item_is_asked_again_by_the_next_sweep_only() -> None:
+    world = World()
+    poor = QUICK.replace(store_quota_bytes=10)
+    first, second = world.network(1, QUICK)[0], world.node(limits=poor)
+    assert first.address is not None
+    second.bootstrap(first.address)
+    key = first.keep(b"x" * 100)
+    world.run(60.0)
+    assert not second.holds(key)
+    assert first.machine.status().requests_sent < 60
+
+
+def test_a_newer_record_that_does_not_prove_itself_is_not_taken() -> None:
+    world, nodes = settled(2)
+    signer = SigningKey(bytes(32))
+    old, new = (make_record(signer, seq, b"v") for seq in (1, 2))
+    forged = make_record(signer, 9, b"v")
+    forged = type(forged)(forged.public_key, 10, b"v", forged.signature)
+    nodes[0].store.write([Write(key_of(old), old, pin=True)])
+    nodes[1].store.write([Write(key_of(old), new)])
+    nodes[1].tamper = lambda envelope: (
+        message.Envelope(envelope.guid, envelope.work, message.Refused("stale", "", forged))
+        if isinstance(envelope.body, message.Refused)
+        else envelope
+    )
+    world.run(200.0)
+    assert nodes[0].store.read([key_of(old)]) == [old]
+
+
+def test_a_node_that_stops_gives_its_sweep_up() -> None:
+    world, nodes = settled(3)
+    for number in range(100):
+        nodes[0].keep(number.to_bytes(2, "big"))
+    world.until(lambda: nodes[0].machine.state.upkeep.sweep is not None)
+    nodes[0].push(jobs.Shutdown())
+    world.until(lambda: nodes[0].stopped, 5.0)
+    assert nodes[0].machine.state.upkeep.sweep is None
+
+
+def test_a_sweep_whose_disk_says_nothing_leaves_the_rest_to_the_next() -> None:
+    world, [node] = settled(1)
+    world.disk_s = 1e6
+    world.until(lambda: node.machine.state.upkeep.sweep is not None)
+    stuck = node.machine.state.upkeep.sweep
+    world.run(Limits().work_timeout_s + 1.0)
+    assert node.machine.state.upkeep.sweep != stuck
+
+
+def test_a_silent_peer_costs_a_sweep_no_item() -> None:
+    world, nodes = settled(3)
+    nodes[2].mute = True
+    key = nodes[0].keep(b"x")
+    world.run(90.0)
+    assert nodes[1].holds(key)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_items_of_one_id_are_looked_after_together_however_small_the_batch(batch: int) -> None:
+    world, nodes = settled(2, QUICK.replace(sweep_items_max=batch))
+    signer = SigningKey(bytes(32))
+    item = make_record(signer, 1, b"v")
+    nodes[0].store.write([Write(key_of(item), item)])
+    key = nodes[0].keep(b"x")
+    world.run(60.0)
+    assert nodes[1].holds(key)
+    assert nodes[1].holds(key_of(item))
+    assert nodes[0].store.scan(Id(bytes(32)), 1)
+
+
+def test_a_lost_neighbour_is_dialled_and_its_items_find_another_holder() -> None:
+    world, nodes = settled(8)
+    guid, key = nodes[0].put(b"x")
+    world.outcome(nodes[0], guid)
+    nodes[0].call(lambda guid: jobs.Unpin(guid, key))
+    victim = next(node for node in nearest(nodes, key) if node is not nodes[0])
+    victim.kill()
+    world.run(60.0)
+    alive = [node for node in nodes if node.alive]
+    assert len(holders(alive, key)) >= Limits().replicas
+
+
+def test_a_sweep_that_comes_due_while_another_runs_waits_for_it() -> None:
+    world, [node] = settled(1)
+    world.disk_s = 3.0
+    node.keep(b"x")
+    world.until(lambda: node.machine.state.upkeep.sweep is not None)
+    running = node.machine.state.upkeep.sweep
+    node.machine.state.timers.set(("sweep", None), world.now)
+    node.step(jobs.Tick())
+    assert node.machine.state.upkeep.sweep == running
+
+
+def test_a_node_that_is_leaving_looks_after_nothing() -> None:
+    world, [node] = settled(1)
+    node.push(jobs.Shutdown())
+    world.until(lambda: node.stopped)
+    before = node.machine.state.upkeep.changed_at
+    node.push(jobs.ConnectionMaintenance())
+    world.run(1.0)
+    assert node.machine.state.upkeep.changed_at == before
