@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks import fairness, node, queue, store
 from benchmarks.measure import Row, print_table
-from xorbit.api import run
+from xorbit.run.loop import run
 
 BENCHMARKS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "node": node.rows,

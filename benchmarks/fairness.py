@@ -22,10 +22,10 @@ from typing import Any
 from benchmarks.ceilings import HEADER_BYTES, Framed
 from benchmarks.measure import Row, compare, rate
 from benchmarks.node import NETWORK, address_of, ask, get, put, random_blocks, running_node
-from xorbit.api import run
 from xorbit.identity import NodeKey
 from xorbit.ids import Guid
 from xorbit.items import Address, Block, Contact, ItemKey, key_of
+from xorbit.run.loop import run
 from xorbit.run.tls import client_context
 from xorbit.wire import message
 

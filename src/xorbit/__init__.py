@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xorbit.api import BlockingNode as BlockingNode
     from xorbit.api import Node as Node
     from xorbit.api import connect as connect
     from xorbit.api import open_calls as open_calls
-    from xorbit.api import open_node as open_node
+    from xorbit.blocking import BlockingNode as BlockingNode
+    from xorbit.blocking import open_node as open_node
     from xorbit.config import Limits as Limits
     from xorbit.errors import FormatError as FormatError
     from xorbit.errors import MisuseError as MisuseError
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "xorbit.api": ("BlockingNode", "Node", "connect", "open_calls", "open_node"),
+    "xorbit.api": ("Node", "connect", "open_calls"),
+    "xorbit.blocking": ("BlockingNode", "open_node"),
     "xorbit.config": ("Limits",),
     "xorbit.errors": (
         "FormatError",

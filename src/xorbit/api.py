@@ -1,10 +1,7 @@
-"""The API: a node within a program, its blocking twin, and the way to a node that runs already.
+"""The API: a node within a program, and the way to a node that runs already.
 
     async with xorbit.Node(bootstrap=["host:port"]) as node:
         receipt = await node.put_block(b"hello")
-
-    with xorbit.open_node(bootstrap=["host:port"]) as node:     # scripts, notebooks
-        summary = node.put_file(Path("picture.webp"))
 
 What a node does is decided in the core and done in `run`; here they are put together with a home
 (key, store, local socket, local discovery) and taken apart again. Nothing of the command line may
@@ -14,13 +11,11 @@ enter.
 import asyncio
 import logging
 import os
-import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import platformdirs
 
@@ -29,14 +24,11 @@ from xorbit.core import job as jobs
 from xorbit.core.effect import Failed, PutDone, Report
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
-from xorbit.errors import MisuseError, NotRunningError, StoppedError, StoreError, WorldError
-from xorbit.files.local import Source
-from xorbit.files.transfer import Progress, PutSummary, Sink
+from xorbit.errors import MisuseError, NotRunningError, StoreError, WorldError
 from xorbit.identity import Network, NodeKey, load_network
 from xorbit.ids import Guid, Id
 from xorbit.items import (
     Address,
-    ConnectionItem,
     Contact,
     Item,
     ItemKey,
@@ -44,33 +36,27 @@ from xorbit.items import (
     Record,
     parse_address,
 )
-from xorbit.keys import UserKey
 from xorbit.run import revoked
 from xorbit.run.calls import (
     Calls,
     Key,
-    LocalCalls,
     Name,
     NodeStatus,
     PingAnswer,
     PutReceipt,
     Target,
-    describe,
 )
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.run.driver import OWN_LINE, Driver
-from xorbit.run.loop import run
+from xorbit.run.local_calls import LocalCalls, describe
 from xorbit.run.mdns import LocalDiscovery, is_useful
-from xorbit.run.publish import PublishReceipt
 from xorbit.store.base import Eviction
 from xorbit.store.lmdb import LmdbStore
 
 HOME_VARIABLE = "XORBIT_HOME"
 STORE_DIRECTORY = "store"
 NO_ADDRESS = "no address of another node is known: name one with --bootstrap HOST:PORT"
-
-T = TypeVar("T")
 
 log = logging.getLogger("xorbit")
 
@@ -440,176 +426,3 @@ async def connect(home: Path | str | None = None, limits: Limits = DEFAULT_LIMIT
         NotRunningError: none does.
     """
     return await ControlClient.connect(Path(home) if home is not None else default_home(), limits)
-
-
-# --- The blocking twin --------------------------------------------------------------------------
-
-
-class BlockingNode:
-    """A `Node` for code without an event loop: its loop runs in a thread of its own.
-
-    Made by `open_node`. The methods are those of `Node`; `progress` is called on that thread.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._started: Future[asyncio.AbstractEventLoop] = Future()
-        self._leave = asyncio.Event()
-        # A daemon: a node that nobody closed must not keep the interpreter from ending.
-        self._thread = threading.Thread(target=self._live, name="xorbit-node", daemon=True)
-        self._thread.start()
-        self._loop = self._started.result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def alone_because(self) -> str:
-        """Why nobody could be reached; see `Node`."""
-        return self._node.alone_because
-
-    def close(self) -> None:
-        """Stop the node and its thread. May be called again."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._leave.set)
-            self._thread.join()
-
-    def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block and say who holds it; see `Calls`."""
-        return self._do(self._node.put_block(data, kind))
-
-    def get_block(self, key: Name) -> bytes:
-        """Return the bytes of a block; see `Calls`."""
-        return self._do(self._node.get_block(key))
-
-    def put_file(
-        self,
-        source: Source,
-        *,
-        kind: Kind = Kind.BLOCK_BLAKE3_256,
-        progress: Progress | None = None,
-    ) -> PutSummary:
-        """Store a file and say its name and who holds it; see `Calls`."""
-        return self._do(self._node.put_file(source, kind=kind, progress=progress))
-
-    def get_file(self, name: Name, *, progress: Progress | None = None) -> bytes:
-        """Return the bytes of a file that fits in memory; see `Calls`."""
-        return self._do(self._node.get_file(name, progress=progress))
-
-    def get_file_to(self, name: Name, to: Path | Sink, *, progress: Progress | None = None) -> int:
-        """Fetch a file to a path or to a function; see `Calls`."""
-        return self._do(self._node.get_file_to(name, to, progress=progress))
-
-    def ping(self, target: Target) -> PingAnswer:
-        """Ask a node whether it is there; see `Calls`."""
-        return self._do(self._node.ping(target))
-
-    def status(self) -> NodeStatus:
-        """Return the state of the node."""
-        return self._do(self._node.status())
-
-    def peers(self) -> tuple[PeerStatus, ...]:
-        """Return the connections of the node."""
-        return self._do(self._node.peers())
-
-    def fingers(self) -> tuple[FingerStatus, ...]:
-        """Return the node's fingers; see `Calls`."""
-        return self._do(self._node.fingers())
-
-    def contacts(self) -> tuple[Contact, ...]:
-        """Return the contacts of the node's routing table; see `Calls`."""
-        return self._do(self._node.contacts())
-
-    def lookup(self, id: Id | str) -> tuple[Contact, ...]:
-        """Ask ever closer nodes for those closest to an id; see `Calls`."""
-        return self._do(self._node.lookup(id))
-
-    def whereis(self, id: Id | str) -> ConnectionItem:
-        """Return where a node says that it is; see `Calls`."""
-        return self._do(self._node.whereis(id))
-
-    def publish(
-        self, key: UserKey, value: bytes, *, salt: bytes = b"", cas: int | None = None
-    ) -> PublishReceipt:
-        """Store the next version of the record under a key; see `Calls`."""
-        return self._do(self._node.publish(key, value, salt=salt, cas=cas))
-
-    def resolve(self, public_key: Key, salt: bytes = b"") -> Record:
-        """Return the newest version of the record under a public key; see `Calls`."""
-        return self._do(self._node.resolve(public_key, salt))
-
-    def follow(self, public_key: Key, salt: bytes = b"") -> Generator[Record]:
-        """Give the newest version of a record, then each newer one as it comes; see `Calls`."""
-        versions = self._node.follow(public_key, salt)
-
-        async def following() -> Record | None:
-            return await anext(versions, None)
-
-        try:
-            while (version := self._do(following())) is not None:
-                yield version
-        finally:
-            if self._thread.is_alive():
-                self._do(versions.aclose())
-
-    def trace(self, work: Guid | str) -> tuple[Event, ...]:
-        """Return what this node remembers of one operation, oldest first; see `Calls`."""
-        return self._do(self._node.trace(work))
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        if not self._thread.is_alive():
-            work.close()
-            raise StoppedError("this node was closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # Ctrl-C while waiting ends the work as well
-            raise
-
-    def _live(self) -> None:
-        try:
-            run(self._main())
-        except BaseException as error:
-            if not self._started.done():
-                self._started.set_exception(error)
-            else:
-                log.exception("the node ended with an error")
-
-    async def _main(self) -> None:
-        async with self._node:
-            self._started.set_result(asyncio.get_running_loop())
-            await self._leave.wait()
-
-
-def open_node(
-    home: Path | str | None = None,
-    *,
-    listen: Sequence[str] | str = (),
-    bootstrap: Sequence[str] | str = (),
-    network: str | None = None,
-    secret: bytes | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> BlockingNode:
-    """Start a node for scripts and notebooks; close it at the end, as by `with`.
-
-    The arguments and errors are those of `Node` and its `start`.
-    """
-    return BlockingNode(
-        Node(
-            home,
-            listen=listen,
-            bootstrap=bootstrap,
-            network=network,
-            secret=secret,
-            limits=limits,
-        )
-    )

@@ -12,7 +12,8 @@ import pytest
 
 import xorbit
 from xorbit import errors
-from xorbit.api import BlockingNode, Node, default_home, open_calls, open_node
+from xorbit.api import Node, default_home, open_calls
+from xorbit.blocking import BlockingNode, open_node
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.core import joblog
 from xorbit.ids import Id

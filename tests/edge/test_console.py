@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.edge.cli_nodes import WITHIN_S, XORBIT, NodeProcess, xorbit_process
 from tests.edge.conftest import Command
-from xorbit.api import open_node
+from xorbit.blocking import open_node
 from xorbit.cli.console import HISTORY_FILE
 from xorbit.core.console import COMMANDS
 from xorbit.run.tracing import tracing

@@ -12,7 +12,8 @@ from nacl.signing import SigningKey
 
 from tests.edge.cli_nodes import Deadline, NodeProcess
 from xorbit import errors
-from xorbit.api import Node, connect, open_calls, open_node
+from xorbit.api import Node, connect, open_calls
+from xorbit.blocking import open_node
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.ids import Id
 from xorbit.keys import UserKey

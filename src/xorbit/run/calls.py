@@ -1,41 +1,23 @@
-"""What a local caller may ask of a node, and how outcomes become results or errors.
+"""What may be asked of a node by those who use it.
 
 `Calls` is what `api.Node` and `control_client.ControlClient` both are, so that a command takes
-either. No sockets, no files and no state of its own here; the driver does the work.
+either. No sockets, no files and no state of its own here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from xorbit.core import job as jobs
-from xorbit.core.console.line import parse_guid
 from xorbit.core.effect import (
-    Answered,
-    Connected,
-    Failed,
-    Got,
-    LookedUp,
-    NotFound,
-    Outcome,
     PutDone,
 )
 from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.trace import Event
 from xorbit.errors import (
     MisuseError,
-    NoPeersError,
-    NotFoundError,
-    NotStoredError,
-    PeerError,
-    StoppedError,
-    StoreError,
-    WorldError,
-    XorbitError,
 )
 from xorbit.files import transfer
 from xorbit.files.cid import Cid, Codec, parse_cid
@@ -45,27 +27,20 @@ from xorbit.ids import ID_BYTES, Guid, Id
 from xorbit.items import (
     PUBLIC_KEY_BYTES,
     Address,
-    Block,
     ConnectionItem,
     Contact,
     Item,
     ItemKey,
     Kind,
     Record,
-    block_key,
     connection_key,
-    is_literal,
-    key_of,
-    make_block,
     parse_address,
     record_key,
 )
 from xorbit.keys import UserKey
-from xorbit.run import tracing
-from xorbit.run.driver import Driver
 from xorbit.run.publish import PublishReceipt, publish
 from xorbit.store.base import Usage
-from xorbit.wire.message import Ping, Pong, Receipt
+from xorbit.wire.message import Receipt
 
 Name = str | Cid | ItemKey
 """What a block or a file is asked for by: its CID, parsed or not, or its key."""
@@ -390,178 +365,3 @@ def public_key_bytes(key: Key) -> bytes:
         digits = 2 * PUBLIC_KEY_BYTES
         raise MisuseError(f"expected a public key ({digits} hexadecimal digits), got {key!r}")
     return found
-
-
-class LocalCalls(Calls):
-    """The calls of one local caller, who has a line of its own in the node's queue.
-
-    `why_alone` says why the node has nobody to ask, in one sentence, or "" when being alone is no
-    fault: a node that listens may well be the first of its network.
-    """
-
-    def __init__(
-        self, driver: Driver, network: str, line: Hashable, why_alone: Callable[[], str]
-    ) -> None:
-        self._driver = driver
-        self._network = network
-        self._line = line
-        self._why_alone = why_alone
-
-    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block at the nodes closest to it and say who holds it."""
-        block, key = make_block(data, kind), block_key(data, kind)
-        outcome = await self._call(jobs.Store(self._driver.new_guid(), key, block))
-        match outcome:
-            case PutDone(receipts):
-                receipt = PutReceipt(key, receipts)
-                if not receipt.holders:
-                    raise self._not_stored(receipts)
-                return receipt
-            case _:
-                raise self._failure(outcome)
-
-    async def get_block(self, key: Name) -> bytes:
-        """Return the bytes of a block, proved by its hash."""
-        outcome = await self._call(jobs.Get(self._driver.new_guid(), cid_from(key).key))
-        match outcome:
-            case Got(Block(data=data)):
-                return data
-            case NotFound(asked, failed):
-                raise self._not_found(asked, failed)
-            case _:
-                raise self._failure(outcome)
-
-    async def ping(self, target: Target) -> PingAnswer:
-        """Ask a node, by its id or at an address, whether it is there."""
-        meant = target_from(target)
-        peer = await self._connect(meant) if isinstance(meant, Address) else meant
-        ask = Ping(self._driver.status().addresses)
-        job = jobs.SendRequest(self._driver.new_guid(), Contact(peer), ask)
-        match outcome := await self._call(job):
-            case Answered(peer=who, response=Pong(observed, addresses), round_trip_s=round_trip_s):
-                # It may say anything, and the user's terminal shows it.
-                seen_at = observed if observed and is_literal(observed) else None
-                listens_at = tuple(filter(is_literal, addresses))
-                return PingAnswer(who, round_trip_s, seen_at, listens_at)
-            case Answered(response=response):
-                raise PeerError(f"asked {peer.hex()} for a pong, got {type(response).__name__}")
-            case _:
-                raise self._failure(outcome)
-
-    async def status(self) -> NodeStatus:
-        """Return the state of the node."""
-        driver = self._driver
-        listening = driver.machine.state.listening
-        return NodeStatus(self._network, driver.status(), driver.usage(), listening)
-
-    async def peers(self) -> tuple[PeerStatus, ...]:
-        """Return the connections of the node."""
-        return tuple(self._driver.peers())
-
-    async def fingers(self) -> tuple[FingerStatus, ...]:
-        """Return the node's fingers."""
-        return tuple(self._driver.fingers())
-
-    async def contacts(self) -> tuple[Contact, ...]:
-        """Return the contacts of the node's routing table."""
-        return tuple(self._driver.contacts())
-
-    async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
-        """Ask ever closer nodes for those closest to an id."""
-        outcome = await self._call(jobs.LookUp(self._driver.new_guid(), id_from(id)))
-        match outcome:
-            case LookedUp(contacts):
-                if not contacts and (alone := self._alone()):
-                    raise alone
-                return contacts
-            case _:
-                raise self._failure(outcome)
-
-    async def get_signed(self, key: ItemKey) -> Item:
-        """Return the newest version of a signed item."""
-        outcome = await self._call(jobs.Get(self._driver.new_guid(), key))
-        match outcome:
-            case Got(item):
-                return item
-            case NotFound(asked, failed):
-                raise self._not_found(asked, failed)
-            case _:
-                raise self._failure(outcome)
-
-    async def put_record(self, record: Record, cas: int) -> PutDone:
-        """Store a record that is signed already."""
-        job = jobs.Store(self._driver.new_guid(), key_of(record), record, cas)
-        match outcome := await self._call(job):
-            case PutDone(receipts, newer):
-                if newer is None and not any(said.outcome == "stored" for said in receipts):
-                    raise self._not_stored(receipts)
-                return outcome
-            case _:
-                raise self._failure(outcome)
-
-    async def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
-        """Give the newest version of a record, then each newer one as it comes."""
-        key = record_key(public_key_bytes(public_key), salt)
-        async with aclosing(self._driver.follow(key, self._line)) as versions:
-            async for version in versions:
-                if not isinstance(version, Record):
-                    raise self._failure(version)
-                yield version
-
-    async def _connect(self, address: Address) -> Id:
-        match outcome := await self._call(jobs.Connect(self._driver.new_guid(), (address,))):
-            case Connected(peer):
-                return peer
-            case _:
-                raise self._failure(outcome)
-
-    async def trace(self, work: Guid | str) -> tuple[Event, ...]:
-        """Return what this node remembers of one operation, oldest first."""
-        return self._driver.machine.state.trace_of(self._guid(work))
-
-    def console(self, line: str) -> AsyncGenerator[str]:
-        """Do what a line typed at the node's console says, and yield its answers."""
-        return self._driver.consoles.typed(line, self._line)
-
-    def _guid(self, work: Guid | str) -> Guid:
-        if isinstance(work, str):
-            return parse_guid(self._driver.machine.state, work)
-        return work
-
-    async def _call(self, job: jobs.Job) -> Outcome:
-        tracing.note(getattr(job, "guid"))  # noqa: B009 - as in Driver.call
-        return await self._driver.call(job, self._line)
-
-    def _alone(self) -> NoPeersError | None:
-        why = "" if self._driver.peers() else self._why_alone()
-        return NoPeersError(why) if why else None
-
-    def _not_found(self, asked: int, failed: int) -> XorbitError:
-        if not asked and (alone := self._alone()):
-            return alone
-        silent = f", {failed} did not answer" if failed else ""
-        nodes = "node" if asked == 1 else "nodes"
-        return NotFoundError(f"nobody has it: {asked} {nodes} asked{silent}")
-
-    def _not_stored(self, receipts: tuple[Receipt, ...]) -> XorbitError:
-        if not receipts:
-            return self._alone() or NotStoredError("no node could be asked to store it")
-        return NotStoredError(f"no node stored it: {'; '.join(map(_said, receipts))}")
-
-    def _failure(self, outcome: Outcome) -> XorbitError:
-        assert isinstance(outcome, Failed), f"no outcome of this call: {outcome!r}"
-        if outcome.code == "unreachable" and not outcome.tried and (alone := self._alone()):
-            return alone
-        kinds = {"unreachable": NoPeersError, "stopping": StoppedError, "disk": StoreError}
-        return kinds.get(outcome.code, WorldError)(describe(outcome))
-
-
-def describe(failed: Failed) -> str:
-    """Return why a call failed, in one line, with every address tried and what happened there."""
-    tried = "; ".join(f"{address}: {answer}" for address, answer in failed.tried)
-    return failed.reason if tried in failed.reason else f"{failed.reason}: {tried}"
-
-
-def _said(receipt: Receipt) -> str:
-    reason = f" ({receipt.reason})" if receipt.reason else ""
-    return f"{receipt.node.hex()[:16]} {receipt.outcome}{reason}"

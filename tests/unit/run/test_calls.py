@@ -27,8 +27,9 @@ from xorbit.items import (
     make_connection_item,
 )
 from xorbit.keys import UserKey
-from xorbit.run.calls import Calls, LocalCalls, NodeStatus, cid_from, describe, target_from
+from xorbit.run.calls import Calls, NodeStatus, cid_from, target_from
 from xorbit.run.driver import Driver
+from xorbit.run.local_calls import LocalCalls, describe
 from xorbit.store.base import Usage
 from xorbit.wire.message import Closest, Pong, Receipt
 
