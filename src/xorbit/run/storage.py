@@ -16,42 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
 
+from xorbit import disk
 from xorbit.config import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, READ_ELSEWHERE_S
-from xorbit.core.effect import (
-    CheckStore,
-    DropDamaged,
-    DropItems,
-    PinItem,
-    ReadStore,
-    SaveContacts,
-    ScanStore,
-    UnpinItem,
-    WriteStore,
-)
-from xorbit.core.job import (
-    Job,
-    StoreChecked,
-    StoreDropped,
-    StorePinned,
-    StoreRead,
-    StoreScanned,
-    StoreWritten,
-)
+from xorbit.core.effect import SaveContacts, WriteStore
+from xorbit.core.job import Job
+from xorbit.disk import DiskEffect, is_write
 from xorbit.errors import StoreError
 from xorbit.items import Contact, size_of
-from xorbit.store.base import DAMAGED, ReadResult, Store, Write
-
-DiskEffect = (
-    ReadStore
-    | WriteStore
-    | CheckStore
-    | ScanStore
-    | DropItems
-    | PinItem
-    | UnpinItem
-    | DropDamaged
-    | SaveContacts
-)
+from xorbit.store.base import Store
 
 
 class _Desk:
@@ -137,8 +109,7 @@ class Storage:
 
     def perform(self, effect: DiskEffect) -> None:
         """Start an effect; its job comes by `done`."""
-        touches = isinstance(effect, CheckStore) and effect.touch
-        if touches or not isinstance(effect, ReadStore | CheckStore | ScanStore):
+        if is_write(effect):
             self._writes.add(effect)
         elif monotonic() < self._read_elsewhere_until:
             self._reads.add(effect)
@@ -170,78 +141,11 @@ class Storage:
         self._done(done)
 
     def _read(self, batch: Sequence[DiskEffect]) -> list[Job]:
-        reads = [effect for effect in batch if isinstance(effect, ReadStore)]
-        checks = [effect for effect in batch if isinstance(effect, CheckStore)]
-        scans = [effect for effect in batch if isinstance(effect, ScanStore)]
-        try:
-            found = self._store.read([effect.key for effect in reads]) if reads else []
-            jobs = [_read_job(effect, item) for effect, item in zip(reads, found, strict=True)]
-            return [*jobs, *map(self._check, checks), *map(self._scan, scans)]
-        except StoreError as error:
-            fault = str(error)
-            failed: list[Job] = [StoreRead(effect.guid, None, fault) for effect in reads]
-            failed += [StoreChecked(effect.guid, effect.keys) for effect in checks]
-            return failed + [StoreScanned(effect.guid, ()) for effect in scans]
-
-    def _check(self, effect: CheckStore) -> Job:
-        held = self._store.have(effect.keys)
-        pairs = zip(effect.keys, held, strict=True)
-        return StoreChecked(effect.guid, tuple(key for key, here in pairs if not here))
-
-    def _scan(self, effect: ScanStore) -> Job:
-        return StoreScanned(effect.guid, tuple(self._store.scan(effect.start, effect.count)))
+        return disk.read(self._store, batch)
 
     def _write(self, batch: Sequence[DiskEffect]) -> list[Job]:
-        """Drop first: what is written in the same batch stays."""
-        dropped = [self._drop(effect) for effect in batch if isinstance(effect, DropItems)]
-        written = self._write_items(batch)
-        touches = [effect for effect in batch if isinstance(effect, CheckStore)]
-        touched = self._touch(touches) if touches else []
-        pinned = [self._pin(e) for e in batch if isinstance(e, PinItem | UnpinItem)]
-        return [*dropped, *written, *touched, *pinned]
-
-    def _drop(self, effect: DropItems) -> Job:
-        try:
-            return StoreDropped(effect.guid, tuple(self._store.drop(effect.keys)))
-        except StoreError:  # they stay; the next sweep comes by
-            return StoreDropped(effect.guid, ())
-
-    def _touch(self, touches: list[CheckStore]) -> list[Job]:
-        """All in one commit. What the disk could not note is missing: that its owner hears."""
-        try:
-            held = iter(self._store.touch([key for effect in touches for key in effect.keys]))
-        except StoreError:
-            return [StoreChecked(effect.guid, effect.keys) for effect in touches]
-        return [
-            StoreChecked(effect.guid, tuple(key for key in effect.keys if not next(held)))
-            for effect in touches
-        ]
-
-    def _pin(self, effect: PinItem | UnpinItem) -> Job:
-        change = self._store.pin if isinstance(effect, PinItem) else self._store.unpin
-        try:
-            return StorePinned(effect.guid, change([effect.key])[0])
-        except StoreError as error:
-            return StorePinned(effect.guid, done=False, reason=str(error))
-
-    def _write_items(self, batch: Sequence[DiskEffect]) -> list[Job]:
-        writes = [effect for effect in batch if isinstance(effect, WriteStore)]
         self._save_contacts()
-        drops = [effect.key for effect in batch if isinstance(effect, DropDamaged)]
-        try:
-            if drops:
-                self._store.drop_damaged(drops)
-            orders = [
-                Write(effect.key, effect.item, effect.cas, effect.pin, effect.age_s)
-                for effect in writes
-            ]
-            results = self._store.write(orders) if orders else []
-        except StoreError as error:
-            return [StoreWritten(effect.guid, "failed", str(error)) for effect in writes]
-        return [
-            StoreWritten(effect.guid, result.code, result.reason, result.newer)
-            for effect, result in zip(writes, results, strict=True)
-        ]
+        return disk.write(self._store, batch)
 
 
 def disk_faults() -> int:
@@ -251,9 +155,3 @@ def disk_faults() -> int:
 
 # Where the system cannot tell one thread from the others, they count together.
 _THIS_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-
-
-def _read_job(effect: ReadStore, result: ReadResult) -> Job:
-    if result is DAMAGED:
-        return StoreRead(effect.guid, None, "damaged")
-    return StoreRead(effect.guid, result)

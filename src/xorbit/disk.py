@@ -1,0 +1,137 @@
+"""What the machine's disk effects do to a store, and the jobs that they come back as.
+
+Shared by the two performers of effects, `run` and `sim`: a node under simulation meets the same
+store in the same way. Nothing here decides when a batch is done; no clock, no thread, no file.
+"""
+
+from collections.abc import Sequence
+
+from xorbit.core.effect import (
+    CheckStore,
+    DropDamaged,
+    DropItems,
+    PinItem,
+    ReadStore,
+    SaveContacts,
+    ScanStore,
+    UnpinItem,
+    WriteStore,
+)
+from xorbit.core.job import (
+    Job,
+    StoreChecked,
+    StoreDropped,
+    StorePinned,
+    StoreRead,
+    StoreScanned,
+    StoreWritten,
+)
+from xorbit.errors import StoreError
+from xorbit.store.base import DAMAGED, ReadResult, Store, Write
+
+DiskEffect = (
+    ReadStore
+    | WriteStore
+    | CheckStore
+    | ScanStore
+    | DropItems
+    | PinItem
+    | UnpinItem
+    | DropDamaged
+    | SaveContacts
+)
+
+
+def is_write(effect: DiskEffect) -> bool:
+    """Return whether an effect changes what is on disk, and so needs a commit."""
+    touches = isinstance(effect, CheckStore) and effect.touch
+    return touches or not isinstance(effect, ReadStore | CheckStore | ScanStore)
+
+
+def read(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
+    """Do effects that only read; what could not be read counts as missing."""
+    reads = [effect for effect in batch if isinstance(effect, ReadStore)]
+    checks = [effect for effect in batch if isinstance(effect, CheckStore)]
+    scans = [effect for effect in batch if isinstance(effect, ScanStore)]
+    try:
+        found = store.read([effect.key for effect in reads]) if reads else []
+        jobs = [_read_job(effect, item) for effect, item in zip(reads, found, strict=True)]
+        jobs += [_check(store, effect) for effect in checks]
+        return [*jobs, *(_scan(store, effect) for effect in scans)]
+    except StoreError as error:
+        fault = str(error)
+        failed: list[Job] = [StoreRead(effect.guid, None, fault) for effect in reads]
+        failed += [StoreChecked(effect.guid, effect.keys) for effect in checks]
+        return failed + [StoreScanned(effect.guid, ()) for effect in scans]
+
+
+def write(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
+    """Do effects that change the store, durably. Drops first: what is written with them stays."""
+    dropped = [_drop(store, effect) for effect in batch if isinstance(effect, DropItems)]
+    written = _write_items(store, batch)
+    touches = [effect for effect in batch if isinstance(effect, CheckStore)]
+    touched = _touch(store, touches) if touches else []
+    pinned = [_pin(store, effect) for effect in batch if isinstance(effect, PinItem | UnpinItem)]
+    return [*dropped, *written, *touched, *pinned]
+
+
+def _read_job(effect: ReadStore, result: ReadResult) -> Job:
+    if result is DAMAGED:
+        return StoreRead(effect.guid, None, "damaged")
+    return StoreRead(effect.guid, result)
+
+
+def _check(store: Store, effect: CheckStore) -> Job:
+    held = store.have(effect.keys)
+    pairs = zip(effect.keys, held, strict=True)
+    return StoreChecked(effect.guid, tuple(key for key, here in pairs if not here))
+
+
+def _scan(store: Store, effect: ScanStore) -> Job:
+    return StoreScanned(effect.guid, tuple(store.scan(effect.start, effect.count)))
+
+
+def _drop(store: Store, effect: DropItems) -> Job:
+    try:
+        return StoreDropped(effect.guid, tuple(store.drop(effect.keys)))
+    except StoreError:  # they stay; the next sweep comes by
+        return StoreDropped(effect.guid, ())
+
+
+def _touch(store: Store, touches: list[CheckStore]) -> list[Job]:
+    """All in one commit. What the disk could not note is missing: that its owner hears."""
+    try:
+        held = iter(store.touch([key for effect in touches for key in effect.keys]))
+    except StoreError:
+        return [StoreChecked(effect.guid, effect.keys) for effect in touches]
+    return [
+        StoreChecked(effect.guid, tuple(key for key in effect.keys if not next(held)))
+        for effect in touches
+    ]
+
+
+def _pin(store: Store, effect: PinItem | UnpinItem) -> Job:
+    change = store.pin if isinstance(effect, PinItem) else store.unpin
+    try:
+        return StorePinned(effect.guid, change([effect.key])[0])
+    except StoreError as error:
+        return StorePinned(effect.guid, done=False, reason=str(error))
+
+
+def _write_items(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
+    writes = [effect for effect in batch if isinstance(effect, WriteStore)]
+    drops = [effect.key for effect in batch if isinstance(effect, DropDamaged)]
+    try:
+        if drops:
+            store.drop_damaged(drops)
+        orders = [
+            Write(effect.key, effect.item, effect.cas, effect.pin, effect.age_s)
+            for effect in writes
+        ]
+        results = store.write(orders) if orders else []
+    except StoreError as error:
+        return [StoreWritten(effect.guid, "failed", str(error)) for effect in writes]
+    return [
+        StoreWritten(effect.guid, result.code, result.reason, result.newer)
+        for effect, result in zip(writes, results, strict=True)
+    ]
