@@ -35,7 +35,7 @@ T = TypeVar("T")
 SLOWEST_SHOWN = 5
 PEER_DIGITS = 8
 WIDTH = 500
-"""Lines are never cut: the terminal wraps what is too long for it."""
+"""Where no terminal says how wide it is, no line is broken."""
 
 Trace = Annotated[
     bool,
@@ -140,8 +140,7 @@ class Recorder:
         self.where = {peer.id: peer.address for peer in await self._at.peers()}
 
     def _show(self, title: str) -> None:
-        out = Console(stderr=True, highlight=False, soft_wrap=True, width=WIDTH)
-        out.print(recorded_tree(self, title))
+        show(recorded_tree(self, title), stderr=True)
 
     @property
     def slowest(self) -> list[tuple[str, Operation]]:
@@ -155,7 +154,7 @@ class Recorder:
         for work in works:
             found = operation(work, await self._at.trace(work))
             self.operations += 1
-            self.exchanges += len(found.steps)
+            self.exchanges += found.exchanges
             self.failed += sum(step.failed for step in found.steps)
             entry = (found.took_s or 0.0, self.operations, name, found)
             if len(self._slowest) < SLOWEST_SHOWN:
@@ -165,6 +164,14 @@ class Recorder:
 
 
 # --- Showing --------------------------------------------------------------------------------------
+
+
+def show(tree: Tree, *, stderr: bool = False) -> None:
+    """Print a tree; in a terminal, lines too long for it are broken within their branch."""
+    out = Console(stderr=stderr, highlight=False)
+    if not out.is_terminal:
+        out.width = WIDTH
+    out.print(tree)
 
 
 def recorded_tree(recorder: Recorder, title: str) -> Tree:
@@ -211,7 +218,8 @@ def _add_steps(tree: Tree, steps: list[Step], where: dict[Id, Address]) -> None:
 def _step(step: Step, address: Address | None) -> Text:
     text = Text(f"+{milliseconds(step.at_s):<10}", style="dim")
     peer = step.peer.hex()[:PEER_DIGITS]
-    text.append(f"{'from' if step.served else 'to'} {peer}", style="cyan")
+    who = "own disk" if step.local else f"{'from' if step.served else 'to'} {peer}"
+    text.append(who, style="cyan")
     text.append(f" {address}" if address else "")
     text.append(f"  {step.kind}", style="default")
     if step.said is None or step.took_s is None:
@@ -256,7 +264,7 @@ def _step_facts(step: Step, where: dict[Id, Address]) -> dict[str, object]:
         "exchange": step.exchange.hex(),
         "peer": step.peer.hex(),
         "address": None if address is None else str(address),
-        "direction": "from" if step.served else "to",
+        "direction": "disk" if step.local else "from" if step.served else "to",
         "kind": step.kind,
         "at_s": step.at_s,
         "said": step.said,
@@ -304,4 +312,4 @@ def trace(
         return
     tree = Tree(_head(found))
     _add_steps(tree, found.steps, where)
-    Console(highlight=False, soft_wrap=True, width=WIDTH).print(tree)
+    show(tree)

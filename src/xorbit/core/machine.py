@@ -215,7 +215,7 @@ class Machine:
             console.cancelled(self.state, guid)
 
     def _handle_disk(self, result: DiskResult) -> None:
-        waiter = self.state.disk_of.pop(result.guid, None)
+        waiter = self.state.disk_done(result)
         if isinstance(waiter, Serving):
             serve.handle_disk(self.state, waiter, result)
         elif waiter is not None and waiter in self.state.works:

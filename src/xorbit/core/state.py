@@ -22,7 +22,7 @@ from xorbit.core.job import (
 )
 from xorbit.core.routing import RoutingTable
 from xorbit.core.timers import Timers
-from xorbit.core.trace import Event, Trace
+from xorbit.core.trace import Event, Trace, on_disk
 from xorbit.ids import Guid, Id, new_guid
 from xorbit.items import Address, ConnectionItem, Contact
 from xorbit.wire.message import Request, Response
@@ -183,6 +183,15 @@ class Serving:
     exchange: Guid
 
 
+@dataclass(frozen=True, slots=True)
+class DiskWait:
+    """A disk operation under way: who waits for it, for which work anywhere, since when."""
+
+    waiter: Guid | Serving
+    origin: Guid
+    at: float
+
+
 @dataclass(slots=True)
 class Follower:
     """One peer that follows one record."""
@@ -294,7 +303,7 @@ class State:
     """Dials that wait until fewer than `dials_max` are under way, up to `dials_waiting_max`."""
 
     works: dict[Guid, Work] = field(default_factory=dict[Guid, Work])
-    disk_of: dict[Guid, Guid | Serving] = field(default_factory=dict[Guid, Guid | Serving])
+    disk_of: dict[Guid, DiskWait] = field(default_factory=dict[Guid, DiskWait])
     """Who waits for each disk operation: a work, or a peer's request."""
 
     followers: dict[Id, dict[Guid, Follower]] = field(
@@ -396,5 +405,21 @@ class State:
     def disk_guid(self, waiter: Guid | Serving) -> Guid:
         """Return the guid for a new disk operation that `waiter` waits for."""
         guid = self.new_guid()
-        self.disk_of[guid] = waiter
+        if isinstance(waiter, Serving):
+            origin = self.links[waiter.connection].in_workers[waiter.exchange].work
+        else:  # a work may mend what it found on its way out
+            origin = self.works[waiter].origin if waiter in self.works else waiter
+        self.disk_of[guid] = DiskWait(waiter, origin, self.now)
         return guid
+
+    def disk_done(self, result: DiskResult) -> Guid | Serving | None:
+        """Return who waited for this result of a disk operation, None if nobody did."""
+        wait = self.disk_of.pop(result.guid, None)
+        if wait is None:
+            return None
+        exchange = wait.waiter.exchange if isinstance(wait.waiter, Serving) else result.guid
+        kind, said, failed = on_disk(result)
+        what = "disk failed" if failed else "disk"
+        took_s = self.now - wait.at
+        self.trace.add(self.now, wait.origin, exchange, self.own, what, kind, said, took_s)
+        return wait.waiter

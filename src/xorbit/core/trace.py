@@ -13,18 +13,23 @@ from typing import Literal
 from msgspec import Struct
 
 from xorbit.config import TRACE_CHARACTERS_MAX
+from xorbit.core import job as jobs
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Block
+from xorbit.items import Address, Block, Item
 from xorbit.wire import message
 from xorbit.wire.message import GuidField, Request, Response
 
-What = Literal["sent", "answered", "failed", "served", "began", "ended"]
+What = Literal["sent", "answered", "failed", "served", "began", "ended", "disk", "disk failed"]
 """A request of ours left, was answered or came to nothing; one of a peer's was answered; a work of
-ours began or ended."""
+ours began or ended; our own disk did what was wanted, or did not."""
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False):
-    """One thing that happened. `exchange` is the guid of the request, or of the work."""
+    """One thing that happened.
+
+    `exchange` is the guid of the request, of the work, or of a work's own disk operation; the disk
+    operation that a peer's request needs goes by the guid of that request.
+    """
 
     at: float
     origin: GuidField
@@ -94,7 +99,7 @@ def said(response: Response) -> str:
         return "Stored"
     if isinstance(response, message.Found):
         item = response.item
-        return f"Found {len(item.data)} bytes" if isinstance(item, Block) else f"Found {item.seq}"
+        return f"Found {_item(item)}"
     if isinstance(response, message.Closest):
         return f"Closest {len(response.contacts)}"
     if isinstance(response, message.Refused):
@@ -104,6 +109,25 @@ def said(response: Response) -> str:
     if isinstance(response, message.Missing):
         return f"Missing {len(response.keys)}"
     return type(response).__name__
+
+
+def on_disk(result: Struct) -> tuple[str, str, bool]:
+    """Return what was wanted of our own disk, what came of it, and whether it failed."""
+    match result:
+        case jobs.StoreRead(_, item, fault):
+            return "Read", clean(fault) or (_item(item) if item else "not here"), bool(fault)
+        case jobs.StoreWritten(_, "stored"):
+            return "Write", "stored", False
+        case jobs.StoreWritten(_, code, reason):
+            return "Write", f"{code}: {clean(reason)}", True
+        case jobs.StoreChecked(_, missing):
+            return "Check", f"{len(missing)} missing", False
+        case _:  # upkeep's, of no interest but for the time they take
+            return type(result).__name__, "done", False
+
+
+def _item(item: Item) -> str:
+    return f"{len(item.data):,} bytes" if isinstance(item, Block) else f"sequence {item.seq}"
 
 
 def clean(text: str) -> str:
@@ -119,7 +143,7 @@ def clean(text: str) -> str:
 
 @dataclass(slots=True)
 class Step:
-    """One exchange of an operation, as this node saw it."""
+    """One exchange of an operation, or one use of our own disk for it, as this node saw it."""
 
     exchange: Guid
     peer: Id
@@ -132,8 +156,10 @@ class Step:
     """What came of it; None while nothing has."""
     failed: bool = False
     took_s: float | None = None
+    local: bool = False
+    """Whether it is our own disk, and nobody was asked."""
     passed_on: "list[Step]" = field(default_factory=list["Step"])
-    """A relayed request goes on under the same guid."""
+    """What we did to answer it: a relayed request goes on under the same guid."""
 
 
 @dataclass(slots=True)
@@ -147,11 +173,20 @@ class Operation:
     """None while it goes on, or where it began at another node."""
     steps: list[Step]
 
+    @property
+    def exchanges(self) -> int:
+        """How many requests it took, as far as this node saw it."""
+        every = (it for step in self.steps for it in (step, *step.passed_on))
+        return sum(not step.local for step in every)
+
+
+_DISK = ("disk", "disk failed")
+
 
 def operation(origin: Guid, events: Iterable[Event]) -> Operation:
     """Put the events of one operation together."""
     kind, took_s, began = "", None, None
-    steps: dict[tuple[Guid, Id, bool], Step] = {}
+    steps: dict[tuple[Guid, Id, What], Step] = {}
     for event in events:
         began_at = event.at - event.took_s
         began = began_at if began is None else min(began, began_at)
@@ -160,21 +195,22 @@ def operation(origin: Guid, events: Iterable[Event]) -> Operation:
                 kind = event.kind
                 took_s = event.took_s if event.what == "ended" else None
             continue
-        served = event.what == "served"
-        name = (event.exchange, event.peer, served)
+        local, served = event.what in _DISK, event.what == "served"
+        name = (event.exchange, event.peer, event.what if local or served else "sent")
         step = steps.get(name)
         if step is None:
-            step = steps[name] = Step(event.exchange, event.peer, served, event.kind, began_at)
+            step = Step(event.exchange, event.peer, served, event.kind, began_at, local=local)
+            steps[name] = step
         if event.what != "sent":
             step.said, step.took_s = event.said, event.took_s
-            step.failed = event.what == "failed"
+            step.failed = event.what in ("failed", "disk failed")
     for step in steps.values():
         step.at_s -= began or 0.0
     return Operation(origin, kind, took_s, _nested(list(steps.values())))
 
 
 def _nested(steps: list[Step]) -> list[Step]:
-    """Put what was passed on under the request that it answers."""
+    """Put what was done for a peer's request under that request."""
     served = {step.exchange: step for step in steps if step.served}
     top: list[Step] = []
     for step in sorted(steps, key=lambda step: step.at_s):
@@ -201,7 +237,7 @@ def head(found: Operation) -> str:
         what = f"{found.kind}, in progress"
     else:
         what = "caused by another node, or longer ago than is kept"
-    count = sum(1 + len(step.passed_on) for step in found.steps)
+    count = found.exchanges
     return f"{found.origin.hex()}  {what}, {count} exchange{'' if count == 1 else 's'} here"
 
 
@@ -216,6 +252,8 @@ def _add_lines(lines: list[str], steps: list[Step], where: dict[Id, Address], in
 
 def step_words(step: Step, peer: str) -> str:
     """Return who asked whom, what was said and how long it took."""
+    if step.local:
+        return f"own disk: {step.kind}  -> {step.said}  ({milliseconds(step.took_s or 0.0)})"
     who = f"{peer} asked us" if step.served else f"asked {peer}"
     if step.said is None or step.took_s is None:
         return f"{who}: {step.kind}  -> no answer yet"

@@ -1,12 +1,14 @@
 """The trace: bounded, by the work that caused it, and one operation as a tree."""
 
 import pytest
+from nacl.signing import SigningKey
 
 from tests.world import World
 from xorbit.config import TRACE_CHARACTERS_MAX, Limits
-from xorbit.core.trace import Trace, in_words, operation, said
+from xorbit.core import job as jobs
+from xorbit.core.trace import Trace, in_words, on_disk, operation, said
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Contact, key_of, make_block
+from xorbit.items import Address, Contact, key_of, make_block, make_record
 from xorbit.wire import message
 
 ONE, OTHER = Guid(b"1" * 16), Guid(b"2" * 16)
@@ -34,7 +36,7 @@ def test_a_put_is_remembered_request_by_request() -> None:
     assert found.took_s is not None
     asked = [(step.kind, step.said) for step in found.steps if not step.served]
     assert asked.count(("Store", "Stored")) == 4
-    assert {node.id for node in nodes[1:]} == {step.peer for step in found.steps}
+    assert {node.id for node in nodes[1:]} == {it.peer for it in found.steps if not it.local}
     assert all(0 <= step.at_s <= found.took_s for step in found.steps)
     assert nodes[0].machine.state.trace_of(OTHER) == ()
 
@@ -50,6 +52,54 @@ def test_those_who_served_know_their_piece_by_the_same_guid() -> None:
     assert {(step.peer, step.served) for step in found.steps} == {(nodes[0].id, True)}
     [head, *_] = in_words(found)
     assert "another node" in head
+
+
+def test_our_own_disk_is_a_step_as_well() -> None:
+    """What was read and written here, how long it took and what came of it; it is no exchange."""
+    world = World()
+    nodes = world.network(3)
+    put, key = nodes[0].put(b"hello")
+    world.outcome(nodes[0], put)
+    found = operation(put, nodes[0].machine.state.trace_of(put))
+    own = [step for step in found.steps if step.local]
+    assert {(step.kind, step.said) for step in own} == {("Write", "stored")}
+    assert all(step.peer == nodes[0].id for step in own)
+    assert found.exchanges == len(found.steps) - len(own) > 0
+    got = nodes[0].get(key)
+    world.outcome(nodes[0], got)
+    lines = in_words(operation(got, nodes[0].machine.state.trace_of(got)))
+    assert "0 exchanges here" in lines[0]
+    assert "own disk: Read  -> 5 bytes  (" in lines[1]
+
+
+def test_the_disk_of_a_holder_stands_under_the_request_that_wanted_it() -> None:
+    world = World()
+    nodes = world.network(4)
+    guid, _ = nodes[0].put(b"hello")
+    world.outcome(nodes[0], guid)
+    found = operation(guid, nodes[1].machine.state.trace_of(guid))
+    stored = [step for step in found.steps if step.kind == "Store"]
+    assert [(it.local, it.kind, it.said) for it in stored[0].passed_on] == [
+        (True, "Write", "stored")
+    ]
+    assert found.exchanges == len(found.steps)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (jobs.StoreRead(ONE, make_record(SigningKey(b"k" * 32), 7, b"v")), ("Read", "sequence 7")),
+        (jobs.StoreRead(ONE), ("Read", "not here")),
+        (jobs.StoreRead(ONE, None, "damaged"), ("Read", "damaged")),
+        (jobs.StoreWritten(ONE, "full", "no room"), ("Write", "full: no room")),
+        (jobs.StoreChecked(ONE, (key_of(make_block(b"")),)), ("Check", "1 missing")),
+        (jobs.StoreScanned(ONE, ()), ("StoreScanned", "done")),
+    ],
+)
+def test_what_the_disk_did_is_a_few_words(result: jobs.Job, words: tuple[str, str]) -> None:
+    *said, failed = on_disk(result)
+    assert tuple(said) == words
+    assert failed == (words[1] in ("damaged", "full: no room"))
 
 
 def test_a_request_that_came_to_nothing_says_why() -> None:

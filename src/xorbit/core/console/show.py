@@ -125,9 +125,9 @@ def _waits_for(state: State, work: Work) -> str:
                 kind = type(worker.request).__name__
                 asked[kind] = asked.get(kind, 0) + 1
     words = [f"{count} x {kind}" for kind, count in sorted(asked.items())]
-    on_disk = sum(
-        work.guid == (waiter.exchange if isinstance(waiter, Serving) else waiter)
-        for waiter in state.disk_of.values()
+    on_disk = any(
+        work.guid == (it.waiter.exchange if isinstance(it.waiter, Serving) else it.waiter)
+        for it in state.disk_of.values()
     )
     words += ["the disk"] if on_disk else []
     dials = state.dials.values()
