@@ -28,8 +28,8 @@ def maintain(state: State) -> None:
         _dial_back(state, DIALS_PER_ROUND_MAX - dials)
         _ask_silent(state)
         announce.keep_up(state)
-    if state.now >= state.save_due:
-        save(state)
+    if state.now >= state.save_due or len(state.table) >= 2 * max(1, len(state.saved)):
+        save(state)  # a young table soon again: a node may be killed before its time to save comes
 
 
 def wanted_contacts(state: State) -> dict[Id, Contact]:
@@ -56,6 +56,7 @@ def save(state: State) -> None:
 
 def restore(state: State, contacts: tuple[Contact, ...]) -> None:
     """Take the contacts of an earlier life as knowns and possibles: each must be proved anew."""
+    state.saved = contacts
     for contact in reversed(contacts):
         for address in contact.addresses[:1]:
             discovery.note_known(state, address)

@@ -194,6 +194,20 @@ def test_routing_table_lost_at_restart() -> None:
     }
 
 
+def test_a_young_table_is_saved_again_as_soon_as_it_has_doubled() -> None:
+    """Who is killed soon after joining knows more than the one address that it was given."""
+    world = World()
+    rare = Limits(save_contacts_s=1e6)
+    nodes = world.network(2, rare)
+    world.run(10.0)
+    assert len(nodes[1].store.load_contacts(b"world")) == 1
+    assert nodes[0].address is not None
+    for _ in range(9):
+        world.node(limits=rare).bootstrap(nodes[0].address)
+    world.run(20.0)
+    assert len(nodes[1].store.load_contacts(b"world")) > 5
+
+
 def test_a_saved_contact_is_no_contact_before_it_is_proved_again() -> None:
     world = World()
     node = world.node()
