@@ -108,6 +108,10 @@ This counts until a measurement (`resident_file_bytes`) says what it really was.
 """
 EVICTION_LOOKS_MAX = 256
 """How many items one write may look at for what it could replace; pinned ones are passed over."""
+EVICTION_SPARED_MAX = 16
+"""How many items that were asked for lately one write passes over for nearer ones that were not."""
+ASKED_KEPT_MAX = 65_536
+"""Of how many items a store remembers, in memory, when they were asked for."""
 EXPIRED_LOOK_INTERVAL_S = 60.0
 """A full store looks through its ages for what has expired no more often than this."""
 
@@ -142,6 +146,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Items that a sweep hands over at once."""
     sweep_settle_s: float = 10.0
     """How long after its start a node leaves the upkeep to others."""
+    send_again_s_min: float = 10.0
+    """When an owner sends again what no other node took; doubled each time, up to
+    `sweep_interval_s`."""
     hand_off_delay_s: float = 3.0
     """How long after neighbours came or went a sweep looks after the items that this concerns."""
     hand_off_stagger_s: float = 2.0
@@ -300,6 +307,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("look_around_s_min", "look_around_s_max"),
             ("finger_check_s_min", "finger_check_s_max"),
             ("dial_back_s_min", "dial_back_s_max"),
+            ("send_again_s_min", "sweep_interval_s"),
             ("replicas", "closest_count"),
             ("refresh_after_s", "item_lifetime_s"),
             ("handshakes_per_host_max", "handshakes_max"),

@@ -118,6 +118,8 @@ class Held(Struct, frozen=True, gc=False):
     """How long ago it was last stored or refreshed here."""
     pinned_age_s: float | None = None
     """How long ago our owner's pin was last refreshed in the network; None where it has none."""
+    lost: bool = False
+    """Only the pin is left: the bytes rotted, and are to be fetched again."""
 
     @property
     def pinned(self) -> bool:

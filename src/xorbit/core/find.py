@@ -1,7 +1,9 @@
-"""The work of finding the nodes closest to a point: one Lookup, for a caller who wants to know.
+"""The work of finding the nodes closest to a point: one Lookup, for whoever wants to know.
 
 No I/O; see work.py for how a work lives.
 """
+
+from collections.abc import Callable
 
 from xorbit.core import effect as fx
 from xorbit.core.effect import Finish
@@ -9,6 +11,7 @@ from xorbit.core.lookup import Lookup
 from xorbit.core.state import Answer, NoAnswer, State, Work
 from xorbit.core.work import drive_lookup, new_lookup
 from xorbit.ids import Guid, Id
+from xorbit.items import Contact
 from xorbit.wire.message import Closest, FindClosest
 
 
@@ -55,6 +58,25 @@ class LookUpWork(Work):
 
     def _finish(self, state: State) -> None:
         state.end_work(self)
+        self._tell(state, tuple(self._lookup.closest(state.limits.closest_count)))
+
+    def _tell(self, state: State, found: tuple[Contact, ...]) -> None:
         asked, failed = self._lookup.counts()
-        contacts = tuple(self._lookup.closest(state.limits.closest_count))
-        state.emit(Finish(self.guid, fx.LookedUp(contacts, asked, failed)))
+        state.emit(Finish(self.guid, fx.LookedUp(found, asked, failed)))
+
+
+class RegionWork(LookUpWork):
+    """The same for another work of ours, which is told who was found."""
+
+    __slots__ = ("_done",)
+
+    def __init__(
+        self, state: State, target: Id, done: Callable[[State, tuple[Contact, ...]], None]
+    ) -> None:
+        """Look for who is closest to `target`, and tell `done`."""
+        deadline = state.now + state.limits.work_timeout_s / 2
+        super().__init__(state, state.new_guid(), deadline, target)
+        self._done = done
+
+    def _tell(self, state: State, found: tuple[Contact, ...]) -> None:
+        self._done(state, found)

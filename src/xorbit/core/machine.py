@@ -23,6 +23,7 @@ from xorbit.core import (
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.addresses import dialable_addresses
+from xorbit.core.ask import AskWork, ConnectWork
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
 from xorbit.core.find import LookUpWork
 from xorbit.core.follow import FollowWork
@@ -33,7 +34,7 @@ from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, 
 from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.timers import TimerName
 from xorbit.core.upkeep import PinWork
-from xorbit.core.work import AskWork, ConnectWork, GetWork, PutWork
+from xorbit.core.work import GetWork, PutWork
 from xorbit.ids import Guid, Id
 from xorbit.items import BLOCK_KINDS, Kind
 

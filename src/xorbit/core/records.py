@@ -21,13 +21,14 @@ from xorbit.wire.message import Closest, Found, Get, Store
 class Reading:
     """What the holders of one key have, gathered from our disk and from the closest nodes."""
 
-    __slots__ = ("_held", "_key", "lookup", "newest", "source")
+    __slots__ = ("_held", "_key", "_rotten", "lookup", "newest", "source")
 
     def __init__(self, state: State, key: ItemKey) -> None:
         """Begin to read `key`."""
         limits = state.limits
         self._key = key
         self._held: dict[Id, Item | None] = {}
+        self._rotten = False
         self.lookup: Lookup = new_lookup(
             state, key.id, width=limits.replicas, parallel=limits.lookup_parallel
         )
@@ -44,6 +45,7 @@ class Reading:
         """Note what our own disk holds; damaged bytes are dropped."""
         if result.fault:
             note_bad_read(state, self._key, result.fault)
+        self._rotten = result.fault == "damaged"
         self.take(state.own, result.item)
 
     def on_answer(self, state: State, answer: Answer) -> None:
@@ -65,8 +67,9 @@ class Reading:
                 self.lookup.on_response(answer.peer)
 
     def drive(self, state: State, work: Work) -> bool:
-        """Ask whom there is to ask; return whether all that matter have answered."""
-        return drive_lookup(state, work, self.lookup, lambda _: Get(self._key))
+        """Ask whom there is to ask; return whether all that matter have answered, our disk too."""
+        done = drive_lookup(state, work, self.lookup, lambda _: Get(self._key))
+        return done and state.own in self._held
 
     def mend(self, state: State, origin: Guid) -> None:
         """Give the newest version to those of the r closest, and of ourselves, that lack it."""
@@ -78,7 +81,7 @@ class Reading:
         if behind:
             state.start_work(MendWork(state, origin, newest, behind))
         held = self._held.get(state.own)
-        if held is not None and version(held) < version(newest):
+        if self._rotten or (held is not None and version(held) < version(newest)):
             state.emit(WriteStore(state.new_guid(), self._key, newest))
             followers.tell(state, newest)
 

@@ -13,7 +13,7 @@ from xorbit.core.effect import CheckStore, Post, ReadStore, WriteStore
 from xorbit.core.job import HandleRequest, SendResponse, StoreChecked, StoreRead, StoreWritten
 from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DiskResult, Link, NoAnswer, Serving, State, Work
-from xorbit.core.work import GetWork, note_bad_read
+from xorbit.core.work import may_work_unasked, note_bad_read, repair
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import Block, Contact, Item, ItemKey, Kind, check
@@ -103,34 +103,22 @@ def refuse(state: State, connection: Guid, guid: Guid, no: Refused) -> None:
     links.respond(state, connection, guid, no)
 
 
-def _may_work_for_peers(state: State) -> bool:
-    """Return whether a work may be started for a peer: our own user's must still find room."""
-    limits = state.limits
-    return len(state.works) < limits.works_max * limits.works_share_for_peers
-
-
 def _after_read(
     state: State, waiter: Serving, link: Link, request: object, result: StoreRead
 ) -> Response:
+    assert isinstance(request, Get | Follow)
+    key = request.key if isinstance(request, Get) else ItemKey(Kind.RECORD, request.id)
+    if result.fault:
+        note_bad_read(state, key, result.fault)
+    if result.fault == "damaged":
+        repair(state, key)
     if isinstance(request, Follow):
         return followers.accept(state, request.id, link.guid, waiter.exchange, result.item)
-    assert isinstance(request, Get)
     if isinstance(result.item, Block):
         return Found(result.item)
     if result.item is not None:
-        return Found(result.item, closest(state, request.key.id, link.peer).contacts)
-    if result.fault:
-        note_bad_read(state, request.key, result.fault)
-    mend = result.fault == "damaged" and not _is_repaired(state, request.key)
-    if mend and _may_work_for_peers(state):
-        deadline = state.now + state.limits.work_timeout_s
-        state.start_work(GetWork(state.new_guid(), deadline, request.key, repair=True))
-    return closest(state, request.key.id, link.peer)
-
-
-def _is_repaired(state: State, key: ItemKey) -> bool:
-    """Return whether a good copy is being looked for already."""
-    return any(isinstance(work, GetWork) and work.repairs(key) for work in state.works.values())
+        return Found(result.item, closest(state, key.id, link.peer).contacts)
+    return closest(state, key.id, link.peer)
 
 
 def _store(state: State, job: HandleRequest, request: Store) -> None:
@@ -155,7 +143,7 @@ def _after_write(
         followers.tell(state, request.item)
     if result.code != "stored":
         refuse(state, waiter.connection, waiter.exchange, _refusal(result))
-    elif request.also and not _may_work_for_peers(state):
+    elif request.also and not may_work_unasked(state):
         busy = (Receipt(taker.id, "refused", BUSY) for taker in request.also)
         links.respond(state, waiter.connection, waiter.exchange, Stored(tuple(busy)))
     elif request.also:
@@ -180,7 +168,7 @@ def _find_next(state: State, job: HandleRequest, link: Link, request: FindNext) 
         own = Contact(state.own, dialable_addresses(state))
         links.respond(state, job.connection, job.guid, Next(own, request.hops))
         return
-    if not (_may_work_for_peers(state) and _may_relay(state, link)):
+    if not (may_work_unasked(state) and _may_relay(state, link)):
         refuse(state, job.connection, job.guid, Refused("busy", BUSY))
         return
     onward = FindNext(request.target, request.hops + 1, request.not_equal)

@@ -276,6 +276,10 @@ class Upkeep:
     changed_at: float | None = None
     left_at: float | None = None
     """When the sweeps for all items, for `changed` and for `left` are due."""
+    due_at: float | None = None
+    """When those of our owner's items that nobody took are sent again."""
+    due_wait_s: float = 0.0
+    """How long the last wait for that was."""
     sweep: Guid | None = None
     """The sweep under way."""
 

@@ -4,7 +4,9 @@ Batch by batch: what has expired is dropped; for the others each of the r closes
 one `Have` which of them it lacks, and is sent only these. To avoid that every holder sends the same
 item, the nearest holder acts first; the others look again a little later ("insist"). A copy that
 all r closest have, and that is far enough from us, is dropped. Our owner's items are refreshed on
-the way when that is due. No I/O, no clock.
+the way when that is due, and fetched again where they rotted. Who is closest the routing table
+tells; where it may not know everybody, a sweep for all items asks the network, once for a region.
+No I/O, no clock.
 """
 
 from collections import deque
@@ -13,9 +15,11 @@ from dataclasses import dataclass, field
 
 from xorbit.core import followers, links
 from xorbit.core.effect import CheckStore, DropItems, ReadStore, ScanStore, WriteStore
+from xorbit.core.find import RegionWork
 from xorbit.core.job import StoreRead, StoreScanned
+from xorbit.core.regions import around, around_us
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import note_bad_read
+from xorbit.core.work import note_bad_read, repair
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Record, check_is
@@ -32,6 +36,8 @@ class Sweep:
     """The nodes that came or went: only items that are near them matter. None: all items."""
     insist: bool
     """Send what is missing though a nearer holder should have done so."""
+    due_only: bool = False
+    """Nothing but our owner's items that are to be refreshed."""
 
 
 @dataclass(slots=True)
@@ -56,6 +62,7 @@ class SweepWork(Work):
     """One sweep. Nobody waits for it; `ended` is told of its end."""
 
     __slots__ = (
+        "_around_us",
         "_asked",
         "_cares",
         "_closing",
@@ -63,36 +70,45 @@ class SweepWork(Work):
         "_ended",
         "_expired",
         "_last",
-        "_left_to_nearer",
         "_reading",
+        "_region",
         "_sending",
         "_start",
-        "_sweep",
         "_to_send",
+        "_unconsidered",
+        "due_left",
+        "left_to_nearer",
+        "sweep",
     )
 
     def __init__(
         self,
         state: State,
         sweep: Sweep,
-        ended: Callable[[State, Sweep, int | None], None],
+        ended: "Callable[[State, SweepWork], None]",
     ) -> None:
         """Prepare a sweep.
 
         Args:
             state: of the node.
             sweep: what it is for.
-            ended: told at the end, with our lowest rank among what was left to nearer holders.
+            ended: told at the end.
         """
         super().__init__(state.new_guid(), state.now + state.limits.work_timeout_s)
-        self._sweep = sweep
+        self.sweep = sweep
+        self.left_to_nearer: int | None = None
+        """Our lowest rank among what was left to nearer holders."""
+        self.due_left = False
+        """Whether something that is to be refreshed was taken by nobody."""
         self._ended = ended
         self._start = FIRST_ID
         self._last = False
-        self._left_to_nearer: int | None = None
+        self._around_us = self._region = around_us(state)
+        """Where we know everybody: around us, and where we have asked last."""
         self._clear()
 
     def _clear(self) -> None:
+        self._unconsidered: deque[Held] = deque()
         self._cares: dict[ItemKey, _Care] = {}
         self._decided = False
         self._expired: list[ItemKey] = []
@@ -162,17 +178,58 @@ class SweepWork(Work):
             whole = tuple(held for held in entries if held.key.id != after)
             # A batch too small for the items of one id goes on behind them.
             entries, self._start = (whole, after) if whole else (entries, _next_id(after))
-        for held in entries:
-            self._consider(state, held)
+        self._unconsidered.extend(entries)
+        self._around_us = around_us(state)
+        self._consider_all(state)
+
+    def _consider_all(self, state: State) -> None:
+        """Go through the batch; wait for a lookup where we do not know who is closest."""
+        while self._unconsidered:
+            held = self._unconsidered[0]
+            if self._is_to_be_considered(state, held):
+                if not self._is_known(state, held.key.id):
+                    state.start_work(RegionWork(state, held.key.id, self._take_region))
+                    return
+                self._consider(state, held)
+            self._unconsidered.popleft()
         self._ask(state)
         self._go_on(state)
 
+    def _is_to_be_considered(self, state: State, held: Held) -> bool:
+        """Drop what has expired, have what is lost fetched; return whether to look after it."""
+        if held.lost:
+            repair(state, held.key)
+            return False
+        if self.sweep.due_only:
+            return self._is_due(state, held)
+        if held.pinned_age_s is None and held.age_s > state.limits.item_lifetime_s:
+            self._expired.append(held.key)
+            return False
+        return True
+
+    def _is_known(self, state: State, point: Id) -> bool:
+        """Return whether `_region` tells who is closest; of a neighbour's going our own does."""
+        count = state.limits.replicas
+        if self.sweep.concerned is not None or self._around_us.holds(point, count):
+            self._region = self._around_us
+            return True
+        return self._region.holds(point, count)
+
+    def _take_region(self, state: State, found: tuple[Contact, ...]) -> None:
+        """Go on with the batch, now that somebody has said who is there."""
+        if self.guid not in state.works:
+            return
+        if state.stopping:
+            self._end(state)
+            return
+        self._region = around(self._unconsidered[0].key.id, found)
+        self.deadline = state.now + state.limits.work_timeout_s
+        state.wake_at(self, None)
+        self._consider_all(state)
+
     def _consider(self, state: State, held: Held) -> None:
         limits, key = state.limits, held.key
-        if held.pinned_age_s is None and held.age_s > limits.item_lifetime_s:
-            self._expired.append(key)
-            return
-        known = state.table.closest(key.id, limits.replicas + limits.surplus_holders_max)
+        known = self._region.closest(key.id, limits.replicas + limits.surplus_holders_max)
         ours = distance(key.id, state.own) if state.listening else None
         nearer = sum(ours is None or distance(key.id, peer.id) < ours for peer in known)
         is_holder = ours is not None and nearer < limits.replicas
@@ -184,7 +241,7 @@ class SweepWork(Work):
 
     def _is_concerned(self, point: Id, others: list[Contact], *, full: bool) -> bool:
         """Return whether one of those who came or went is among the r closest, or was."""
-        concerned = self._sweep.concerned
+        concerned = self.sweep.concerned
         if concerned is None or not full or not others:
             return True
         farthest = distance(point, others[-1].id)
@@ -192,7 +249,7 @@ class SweepWork(Work):
 
     def _is_due(self, state: State, held: Held) -> bool:
         """Return whether to refresh; by chance somewhat early, so that not all are due at once."""
-        if held.pinned_age_s is None or self._sweep.concerned is not None:
+        if held.pinned_age_s is None or self.sweep.concerned is not None:
             return False
         early = state.limits.interval_jitter * state.rng.random()
         return held.pinned_age_s >= state.limits.refresh_after_s * (1 - early)
@@ -225,7 +282,7 @@ class SweepWork(Work):
         """Return whether a peer that holds an item may hold an older version of it."""
         if care.held.key.kind in BLOCK_KINDS:
             return False
-        came = {} if self._sweep.insist else self._sweep.concerned or {}
+        came = {} if self.sweep.insist else self.sweep.concerned or {}
         return care.is_due or peer in came
 
     def _go_on(self, state: State) -> None:
@@ -234,7 +291,7 @@ class SweepWork(Work):
             return
         if not self._decided:
             self._decided = True
-            self._decide()
+            self._decide(state)
         under_way = len(self._reading) + len(self._sending)
         while self._to_send and under_way < state.limits.sweep_stores_max:
             care = self._to_send.popleft()
@@ -245,15 +302,27 @@ class SweepWork(Work):
         if not (self._to_send or self._reading or self._sending or self._closing):
             self._close(state)
 
-    def _decide(self) -> None:
+    def _decide(self, state: State) -> None:
         for care in self._cares.values():
+            self._compare(state, care)
             if not care.lacking:
                 continue
-            if self._sweep.insist or care.is_due or not self._is_a_nearer_ones(care):
+            if self.sweep.insist or care.is_due or not self._is_a_nearer_ones(care):
                 self._to_send.append(care)
             else:
-                left = self._left_to_nearer
-                self._left_to_nearer = care.rank if left is None else min(left, care.rank)
+                left = self.left_to_nearer
+                self.left_to_nearer = care.rank if left is None else min(left, care.rank)
+
+    def _compare(self, state: State, care: _Care) -> None:
+        """Show a signed item to one of those who have it as well: theirs may be another version.
+
+        The nearest holder does so, each time to one by chance, so that all end with the same one
+        though nobody reads it and its owner is gone.
+        """
+        is_block, for_all = care.held.key.kind in BLOCK_KINDS, self.sweep.concerned is None
+        same = [peer for peer in care.others if peer.id in care.at and peer not in care.lacking]
+        if for_all and not is_block and not care.rank and same:
+            care.lacking.append(state.rng.choice(same))
 
     def _is_a_nearer_ones(self, care: _Care) -> bool:
         """Return whether somebody nearer to the item holds it, and is to act first."""
@@ -267,6 +336,8 @@ class SweepWork(Work):
         if result.item is None:
             if result.fault:
                 note_bad_read(state, held.key, result.fault)
+            if result.fault == "damaged":
+                repair(state, held.key)
             return
         age_s = 0.0 if care.is_due else min(held.age_s, held.pinned_age_s or held.age_s)
         for peer in care.lacking:
@@ -288,7 +359,9 @@ class SweepWork(Work):
 
     def _close(self, state: State) -> None:
         """Write down what was refreshed, drop what is no longer ours to keep."""
-        refreshed = tuple(key for key, care in self._cares.items() if care.is_due and care.at)
+        due = [(key, care) for key, care in self._cares.items() if care.is_due]
+        refreshed = tuple(key for key, care in due if care.at)
+        self.due_left |= len(refreshed) < len(due)
         surplus = [key for key, care in self._cares.items() if _is_surplus(state, care)]
         if refreshed:
             self._closing[guid := state.disk_guid(self.guid)] = None
@@ -307,7 +380,7 @@ class SweepWork(Work):
 
     def _end(self, state: State) -> None:
         state.end_work(self)
-        self._ended(state, self._sweep, self._left_to_nearer)
+        self._ended(state, self)
 
 
 def _is_surplus(state: State, care: _Care) -> bool:

@@ -51,39 +51,52 @@ def sweep(state: State) -> None:
         return
     if upkeep.full_at <= state.now:
         upkeep.full_at = state.now + state.jittered(state.limits.sweep_interval_s)
-        _start(state, None, insist=True)
         upkeep.changed, upkeep.left = {}, {}
-        upkeep.changed_at = upkeep.left_at = None
-    elif upkeep.changed_at is not None and upkeep.changed_at <= state.now:
-        _start(state, upkeep.changed, insist=False)
-        upkeep.changed, upkeep.changed_at = {}, None
-    elif upkeep.left_at is not None and upkeep.left_at <= state.now:
-        _start(state, upkeep.left, insist=True)
-        upkeep.left, upkeep.left_at = {}, None
+        upkeep.changed_at = upkeep.left_at = upkeep.due_at = None
+        _start(state, Sweep(None, insist=True))
+    elif _is_due(state, upkeep.changed_at):
+        changed, upkeep.changed, upkeep.changed_at = upkeep.changed, {}, None
+        _start(state, Sweep(changed, insist=False))
+    elif _is_due(state, upkeep.left_at):
+        left, upkeep.left, upkeep.left_at = upkeep.left, {}, None
+        _start(state, Sweep(left, insist=True))
+    elif _is_due(state, upkeep.due_at):
+        upkeep.due_at = None
+        _start(state, Sweep(None, insist=True, due_only=True))
     else:
         _arm(state)
 
 
-def _start(state: State, concerned: dict[Id, None] | None, *, insist: bool) -> None:
-    work = SweepWork(state, Sweep(concerned, insist), _ended)
+def _is_due(state: State, when: float | None) -> bool:
+    return when is not None and when <= state.now
+
+
+def _start(state: State, what: Sweep) -> None:
+    work = SweepWork(state, what, _ended)
     state.upkeep.sweep = work.guid
     state.start_work(work)
 
 
-def _ended(state: State, done: Sweep, left_to_nearer: int | None) -> None:
-    """Name the next sweep; one that left something to nearer holders is followed by another."""
+def _ended(state: State, done: SweepWork) -> None:
+    """Name the next sweep; what was left to nearer holders, or taken by nobody, asks for one."""
     upkeep, limits = state.upkeep, state.limits
     upkeep.sweep = None
-    if left_to_nearer is not None and done.concerned is not None:
-        upkeep.left.update(done.concerned)
-        wait_s = limits.hand_off_stagger_s * (1 + left_to_nearer)
+    if done.left_to_nearer is not None and done.sweep.concerned is not None:
+        upkeep.left.update(done.sweep.concerned)
+        wait_s = limits.hand_off_stagger_s * (1 + done.left_to_nearer)
         upkeep.left_at = state.now + state.jittered(wait_s)
+    if done.due_left:
+        wait_s = max(2 * upkeep.due_wait_s, limits.send_again_s_min)
+        upkeep.due_wait_s = min(wait_s, limits.sweep_interval_s)
+        upkeep.due_at = state.now + state.jittered(upkeep.due_wait_s)
+    elif upkeep.due_at is None:
+        upkeep.due_wait_s = 0.0
     _arm(state)
 
 
 def _arm(state: State) -> None:
     upkeep = state.upkeep
-    due = [upkeep.full_at, upkeep.changed_at, upkeep.left_at]
+    due = [upkeep.full_at, upkeep.changed_at, upkeep.left_at, upkeep.due_at]
     earliest = min(when for when in due if when is not None)
     state.timers.set(("sweep", None), max(earliest, upkeep.settled_at))
 

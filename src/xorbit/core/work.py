@@ -1,10 +1,10 @@
-"""Works on items: Get and Put, each in phases over one Lookup; and the single question.
+"""Works on items: Get and Put, each in phases over one Lookup.
 
 A work is started by a job, addressed by its guid, told of answers by the machine, and ends with one
 Finish. No I/O; what a work wants goes out through `State.emit` and `links.request`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal, assert_never
 
 from xorbit.core import effect as fx
@@ -12,12 +12,11 @@ from xorbit.core import followers, links
 from xorbit.core.effect import DropDamaged, Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead, StoreWritten
 from xorbit.core.lookup import Ask, Finished, Lookup, Wait
-from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, State, Work
+from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import (
     BLOCK_KINDS,
-    Address,
     Contact,
     Item,
     ItemKey,
@@ -193,6 +192,24 @@ def note_bad_read(state: State, key: ItemKey, fault: str) -> None:
         state.emit(DropDamaged(key))
 
 
+def repair(state: State, key: ItemKey) -> None:
+    """Fetch from others what is to stand in the place of our damaged copy, with what room there is.
+
+    What has no room now is found again: by the next who asks, or as a pin without its item.
+    """
+    works = state.works.values()
+    under_way = any(isinstance(work, GetWork) and work.repairs(key) for work in works)
+    if not under_way and may_work_unasked(state):
+        deadline = state.now + state.limits.work_timeout_s
+        state.start_work(GetWork(state.new_guid(), deadline, key, repair=True))
+
+
+def may_work_unasked(state: State) -> bool:
+    """Return whether a work that our own user did not ask for may be started."""
+    limits = state.limits
+    return len(state.works) < limits.works_max * limits.works_share_for_peers
+
+
 class PutWork(Work):
     """Store an item at the r nodes closest to its id, and collect what each of them says.
 
@@ -212,6 +229,7 @@ class PutWork(Work):
         "_item",
         "_keep",
         "_keeping",
+        "_kept",
         "_key",
         "_lookup",
         "_may_widen",
@@ -253,6 +271,7 @@ class PutWork(Work):
         self._keep = keep
         self._keeping: Guid | None = None
         """The disk operation that writes our owner's copy."""
+        self._kept = False
 
     def start(self, state: State) -> None:
         """Look for the closest nodes."""
@@ -284,7 +303,8 @@ class PutWork(Work):
         assert isinstance(result, StoreWritten)
         if result.guid == self._keeping:
             self._keeping = None
-            if result.code not in ("stored", "stale"):
+            self._kept = result.code in ("stored", "stale")
+            if not self._kept:
                 state.warn("no copy is kept here", result.reason)
             self._go_on(state)
             return
@@ -421,6 +441,23 @@ class PutWork(Work):
     def _end(self, state: State) -> None:
         state.end_work(self)
         state.emit(Finish(self.guid, self._outcome(state)))
+        if self._kept and not self._is_taken(state):
+            self._send_again_soon(state)
+
+    def _is_taken(self, state: State) -> bool:
+        """Return whether any other node has it."""
+        takers = (peer for peer, receipt in self._receipts.items() if receipt.outcome == "stored")
+        return any(peer != state.own for peer in takers)
+
+    def _send_again_soon(self, state: State) -> None:
+        """Let our owner's copy count as not refreshed, and a sweep come by for it."""
+        age_s = state.limits.refresh_after_s
+        order = WriteStore(state.new_guid(), self._key, self._item, pin=True, age_s=age_s)
+        state.emit(order)
+        upkeep = state.upkeep
+        if upkeep.due_at is None:
+            upkeep.due_wait_s = state.limits.send_again_s_min
+            upkeep.due_at = state.now + state.jittered(upkeep.due_wait_s)
 
     def _outcome(self, state: State) -> fx.PutDone:
         receipts = tuple(self._receipts.values())
@@ -429,74 +466,3 @@ class PutWork(Work):
         enough = 1 if self._cas is None else max(asked // 2 + 1, asked - 1)
         won = stored >= enough and (self._cas is not None or self._newer is None)
         return fx.PutDone(receipts, self._newer, won)
-
-
-class AskWork(Work):
-    """Ask one contact one thing."""
-
-    __slots__ = ("_body", "_to")
-
-    def __init__(self, guid: Guid, deadline: float, to: Contact, body: Request) -> None:
-        """Ask `to` for `body`."""
-        super().__init__(guid, deadline)
-        self._to = to
-        self._body = body
-
-    def start(self, state: State) -> None:
-        """Send the request."""
-        links.request(state, self._to, self._body, self)
-
-    def on_answer(self, state: State, answer: Answer) -> None:
-        """Hand the answer on."""
-        outcome = fx.Answered(answer.peer, answer.response, answer.round_trip_s)
-        self._finish(state, outcome)
-
-    def on_no_answer(self, state: State, failure: NoAnswer) -> None:
-        """Hand the failure on."""
-        self._finish(state, fx.Failed("unreachable", failure.reason))
-
-    def on_deadline(self, state: State) -> None:
-        """Give up."""
-        self._finish(state, fx.Failed("timeout", "no answer before the deadline"))
-
-    def _finish(self, state: State, outcome: fx.Outcome) -> None:
-        state.end_work(self)
-        state.emit(Finish(self.guid, outcome))
-
-
-class ConnectWork(Work):
-    """Open one connection."""
-
-    __slots__ = ("_addresses", "_expected")
-
-    def __init__(
-        self, guid: Guid, deadline: float, addresses: Iterable[Address], expected: Id | None
-    ) -> None:
-        """Dial `addresses`, in order."""
-        super().__init__(guid, deadline)
-        self._addresses = tuple(addresses)
-        self._expected = expected
-
-    def start(self, state: State) -> None:
-        """Dial, unless that peer is connected."""
-        if self._expected is not None and self._expected in state.link_of:
-            self._finish(state, fx.Connected(self._expected))
-        else:
-            links.dial(state, self._addresses, self._expected, self.guid)
-
-    def on_dial_ended(self, state: State, ended: DialEnded) -> None:
-        """Say who is there, or what happened at each address."""
-        if ended.peer is not None:
-            self._finish(state, fx.Connected(ended.peer))
-        else:
-            assert ended.failure is not None
-            reason = "; ".join(f"{address}: {why}" for address, why in ended.failure.tried)
-            self._finish(state, fx.Failed("unreachable", reason, ended.failure.tried))
-
-    def on_deadline(self, state: State) -> None:
-        """Give up."""
-        self._finish(state, fx.Failed("timeout", "no connection before the deadline"))
-
-    def _finish(self, state: State, outcome: fx.Outcome) -> None:
-        state.end_work(self)
-        state.emit(Finish(self.guid, outcome))

@@ -16,22 +16,18 @@ import lmdb
 import msgspec
 
 from xorbit.config import EXPIRED_LOOK_INTERVAL_S
-from xorbit.errors import ItemError, StoreError
+from xorbit.errors import StoreError
 from xorbit.ids import Id
 from xorbit.items import (
+    BLOCK_KINDS,
     ITEM_OVERHEAD_BYTES,
     Block,
-    ConnectionItem,
     Contact,
     Held,
-    Item,
     ItemKey,
-    Kind,
-    Record,
-    block_key,
-    check_is,
     size_of,
 )
+from xorbit.store.asked import Asked
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -45,10 +41,10 @@ from xorbit.store.base import (
     key_to_bytes,
     refuse_over_quota,
 )
+from xorbit.store.encoded import encode_item, prove, weigh
 from xorbit.store.evict import choose
 from xorbit.store.home import Home, stamp_of
 
-_BLOCKS: Final = (Kind.BLOCK_BLAKE3_256, Kind.BLOCK_SHA2_256)
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMMIT_SLACK_BYTES: Final = 256 * 1024
 """What a commit of one item may need besides its bytes: copies of the pages above it."""
@@ -58,10 +54,8 @@ _KEYS_PER_VIEW: Final = 16
 
 _Result = TypeVar("_Result")
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode_record: Final = msgspec.msgpack.Decoder(Record).decode
+_encode_contacts: Final = msgspec.msgpack.Encoder().encode
 _decode_contacts: Final = msgspec.msgpack.Decoder(tuple[Contact, ...]).decode
-_decode_connection: Final = msgspec.msgpack.Decoder(ConnectionItem).decode
 
 
 class LmdbStore:
@@ -85,6 +79,7 @@ class LmdbStore:
         self._quota_bytes = quota_bytes
         self._eviction = eviction
         self._clock = clock
+        self._asked = Asked()
         self._expired_looked_at = 0.0
         self._writing = Lock()  # a drop may come from another thread than a write
         with self._home.read_txn() as txn:
@@ -99,8 +94,9 @@ class LmdbStore:
         with self._home.read_txn() as txn:
             found = [txn.get(key_to_bytes(key)) for key in keys]
         self._viewed(len(keys))
+        self._asked.note(key for key, raw in zip(keys, found, strict=True) if raw is not None)
         return [
-            None if raw is None else _prove(key, raw) for key, raw in zip(keys, found, strict=True)
+            None if raw is None else prove(key, raw) for key, raw in zip(keys, found, strict=True)
         ]
 
     def write(self, batch: Sequence[Write]) -> list[WriteResult]:
@@ -171,17 +167,29 @@ class LmdbStore:
             StoreError: the disk failed, or the store is closed.
         """
         now = self._clock()
-        found: list[Held] = []
-        with self._home.read_txn() as txn, txn.cursor() as cursor:
-            more = cursor.set_range(start)
-            while more and len(found) < count:
-                if (key := key_from_bytes(raw_key := cursor.key())) is not None:
-                    age_s = _age(txn.get(raw_key, db=self._home.times), now)
-                    pinned = txn.get(raw_key, db=self._home.pins)
-                    found.append(Held(key, age_s, None if pinned is None else _age(pinned, now)))
-                more = cursor.next()
-        self._viewed(1 + len(found) // _KEYS_PER_VIEW)  # neighbours lie on few pages
-        return found
+        with (
+            self._home.read_txn() as txn,
+            txn.cursor() as cursor,
+            txn.cursor(self._home.pins) as pins,
+        ):
+            items = dict.fromkeys(_keys(cursor, start, count))
+            every = {**items, **dict.fromkeys(_keys(pins, start, count))}
+            keys = sorted(every, key=key_to_bytes)[:count]
+            times = [self._times(txn, key, now) for key in keys]
+        self._viewed(1 + len(keys) // _KEYS_PER_VIEW)  # neighbours lie on few pages
+        return [
+            Held(key, age_s or 0.0, pinned_age_s, key not in items)
+            for key, (age_s, pinned_age_s) in zip(keys, times, strict=True)
+        ]
+
+    def _times(
+        self, txn: "lmdb.Transaction[bytes]", key: ItemKey, now: float
+    ) -> tuple[float | None, float | None]:
+        raw_key = key_to_bytes(key)
+        return (
+            _age(txn.get(raw_key, db=self._home.times), now),
+            _age(txn.get(raw_key, db=self._home.pins), now),
+        )
 
     def keys_from(self, start: Id, count: int) -> list[ItemKey]:
         """Return up to `count` keys in keyspace order, from `start` on (no wrap-around).
@@ -189,8 +197,8 @@ class LmdbStore:
         Raises:
             StoreError: the disk failed, or the store is closed.
         """
-        with self._home.read_txn() as txn:
-            keys = _keys(txn, start, count)
+        with self._home.read_txn() as txn, txn.cursor() as cursor:
+            keys = _keys(cursor, start, count)
         self._viewed(len(keys))
         return keys
 
@@ -203,7 +211,7 @@ class LmdbStore:
         with self._writing:
             try:
                 with self._home.write_txn() as txn:
-                    txn.put(network, _encode(tuple(contacts)), db=self._home.contacts)
+                    txn.put(network, _encode_contacts(tuple(contacts)), db=self._home.contacts)
             except lmdb.Error as error:
                 raise StoreError(f"the store in {self._home.path} failed: {error}") from error
 
@@ -273,6 +281,7 @@ class LmdbStore:
     def _transact_once(self, work: "Callable[[_Commit], _Result]") -> "_Result":
         with self._home.write_txn() as txn:
             commit = _Commit(self._home, txn, self._quota_bytes, self._clock(), self._eviction)
+            commit.asked = self._asked
             commit.may_expire = commit.now - self._expired_looked_at >= EXPIRED_LOOK_INTERVAL_S
             result = work(commit)
             commit.finish()
@@ -312,6 +321,7 @@ class _Commit:
         self.now = now
         self.may_expire = False
         self.expired = False
+        self.asked = Asked()
         self._items, self._bytes = self._before = home.count(txn)
         self._recount = False
         self.lookups = 0
@@ -329,7 +339,7 @@ class _Commit:
         if result.code == "stored":
             self._stamp(raw_key, self.now - write.age_s)
             if write.pin:
-                self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
+                self._txn.put(raw_key, stamp_of(self.now - write.age_s), db=self._home.pins)
         return result
 
     def drop(self, key: ItemKey) -> bool:
@@ -361,10 +371,10 @@ class _Commit:
         self.lookups += 1
         raw_key = key_to_bytes(key)
         raw = self._txn.get(raw_key)
-        if raw is None or _prove(key, raw) is not DAMAGED:
+        if raw is None or prove(key, raw) is not DAMAGED:
             return False
         self._remove(key, raw_key)
-        self._recount |= key.kind not in _BLOCKS
+        self._recount |= key.kind not in BLOCK_KINDS
         return True
 
     def finish(self) -> None:
@@ -394,14 +404,14 @@ class _Commit:
 
     def _write_versioned(self, raw_key: bytes, write: Write) -> WriteResult:
         raw = self._txn.get(raw_key)
-        held = None if raw is None else _prove(write.key, raw)
+        held = None if raw is None else prove(write.key, raw)
         intact = None if held is DAMAGED else held
         if answer := decide(intact, write):
             return answer
-        wanted, freed = size_of(write.item), 0 if raw is None else _weigh(write.key, raw)
+        wanted, freed = size_of(write.item), 0 if raw is None else weigh(write.key, raw)
         if refusal := self._refuse(write, wanted, freed):
             return refusal
-        self._txn.put(raw_key, _encode(write.item))
+        self._txn.put(raw_key, encode_item(write.item))
         self._items += raw is None
         self._bytes += wanted - freed
         self._recount |= held is DAMAGED
@@ -427,7 +437,7 @@ class _Commit:
             return False
         self._txn.delete(raw_key, db=self._home.times)
         self._items -= 1
-        self._bytes -= _weigh(key, raw)
+        self._bytes -= weigh(key, raw)
         return True
 
     def _refuse(self, write: Write, wanted: int, freed: int) -> WriteResult | None:
@@ -442,7 +452,8 @@ class _Commit:
                     self.drop(key)
         lacking = self._bytes + wanted - freed - self._quota_bytes
         if 0 < lacking <= self._quota_bytes:
-            for key in choose(self._eviction.own, write, lacking, self._keys_from, self._frees):
+            own, asked = self._eviction.own, self.asked.when
+            for key in choose(own, write, lacking, self._keys_from, self._frees, asked):
                 self.drop(key)
         return refuse_over_quota(self.usage(), wanted, freed)
 
@@ -455,54 +466,29 @@ class _Commit:
 
     def _keys_from(self, start: Id, count: int) -> list[ItemKey]:
         self.lookups += 1
-        return _keys(self._txn, start, count)
+        with self._txn.cursor() as cursor:
+            return _keys(cursor, start, count)
 
     def _frees(self, key: ItemKey) -> int | None:
         raw_key = key_to_bytes(key)
         raw = self._txn.get(raw_key)
         pinned = self._txn.get(raw_key, db=self._home.pins) is not None
-        return None if pinned or raw is None else _weigh(key, raw)
+        return None if pinned or raw is None else weigh(key, raw)
 
 
-def _keys(txn: "lmdb.Transaction[bytes]", start: Id, count: int) -> list[ItemKey]:
+def _keys(cursor: "lmdb.Cursor[bytes]", start: Id, count: int) -> list[ItemKey]:
     keys: list[ItemKey] = []
-    with txn.cursor() as cursor:
-        more = cursor.set_range(start)
-        while more and len(keys) < count:
-            if (key := key_from_bytes(cursor.key())) is not None:
-                keys.append(key)
-            more = cursor.next()
+    more = cursor.set_range(start)
+    while more and len(keys) < count:
+        if (key := key_from_bytes(cursor.key())) is not None:
+            keys.append(key)
+        more = cursor.next()
     return keys
 
 
-def _age(stamp: bytes | None, now: float) -> float:
+def _age(stamp: bytes | None, now: float) -> float | None:
     """Return how long ago a stamp was made; a clock that was put back makes nothing younger."""
-    return 0.0 if stamp is None else max(now - int.from_bytes(stamp, "big"), 0.0)
-
-
-def _prove(key: ItemKey, raw: bytes) -> ReadResult:
-    if key.kind in _BLOCKS:
-        return Block(key.kind, raw) if block_key(raw, key.kind).id == key.id else DAMAGED
-    try:
-        item = _decode(key.kind, raw)
-        check_is(item, key)
-    except (msgspec.DecodeError, UnicodeDecodeError, ItemError):
-        return DAMAGED
-    return item
-
-
-def _decode(kind: Kind, raw: bytes) -> Item:
-    return _decode_record(raw) if kind is Kind.RECORD else _decode_connection(raw)
-
-
-def _weigh(key: ItemKey, raw: bytes) -> int:
-    """Return the `size_of` what is held; of bytes that are no item any more, their number."""
-    if key.kind in _BLOCKS:
-        return ITEM_OVERHEAD_BYTES + len(raw)
-    try:
-        return size_of(_decode(key.kind, raw))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ITEM_OVERHEAD_BYTES + len(raw)
+    return None if stamp is None else max(now - int.from_bytes(stamp, "big"), 0.0)
 
 
 def _count_bytes(txn: "lmdb.Transaction[bytes]") -> int:
@@ -511,5 +497,5 @@ def _count_bytes(txn: "lmdb.Transaction[bytes]") -> int:
     with txn.cursor() as cursor:
         for raw_key, raw in cursor:
             key = key_from_bytes(raw_key)
-            total += ITEM_OVERHEAD_BYTES + len(raw) if key is None else _weigh(key, raw)
+            total += ITEM_OVERHEAD_BYTES + len(raw) if key is None else weigh(key, raw)
     return total

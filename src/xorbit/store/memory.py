@@ -11,6 +11,7 @@ from xorbit.config import EXPIRED_LOOK_INTERVAL_S
 from xorbit.errors import MisuseError
 from xorbit.ids import Id
 from xorbit.items import Block, Contact, Held, Item, ItemKey, size_of
+from xorbit.store.asked import Asked
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -40,6 +41,7 @@ class MemoryStore:
         self._eviction = eviction
         self._clock = clock
         self._expired_looked_at = -EXPIRED_LOOK_INTERVAL_S
+        self._asked = Asked()
         self._times: dict[ItemKey, float] = {}
         self._pins: dict[ItemKey, float] = {}
         self._bytes = 0
@@ -50,6 +52,7 @@ class MemoryStore:
 
     def read(self, keys: Sequence[ItemKey]) -> list[ReadResult]:
         """Return what is held under each key, DAMAGED where `damage` was."""
+        self._asked.note(key for key in keys if key in self._items)
         return [DAMAGED if key in self._damaged else self._items.get(key) for key in keys]
 
     def write(self, batch: Sequence[Write]) -> list[WriteResult]:
@@ -69,15 +72,15 @@ class MemoryStore:
 
     def scan(self, start: Id, count: int) -> list[Held]:
         """Return up to `count` items in keyspace order, from `start` on, with age and pin."""
-        now = self._clock()
-        return [
-            Held(
-                key,
-                max(now - self._times[key], 0.0),
-                max(now - self._pins[key], 0.0) if key in self._pins else None,
-            )
-            for key in self.keys_from(start, count)
-        ]
+        lost = [key for key in self._pins if key not in self._items and key.id >= start]
+        keys = sorted([*self.keys_from(start, count), *lost], key=key_to_bytes)[:count]
+        return [self._held(key) for key in keys]
+
+    def _held(self, key: ItemKey) -> Held:
+        now, pinned = self._clock(), self._pins.get(key)
+        age_s = max(now - self._times.get(key, now), 0.0)
+        pinned_age_s = None if pinned is None else max(now - pinned, 0.0)
+        return Held(key, age_s, pinned_age_s, key not in self._items)
 
     def drop(self, keys: Sequence[ItemKey]) -> list[ItemKey]:
         """Remove those of the keys that are held and not pinned; return them."""
@@ -139,7 +142,7 @@ class MemoryStore:
         if result.code == "stored":
             self._stamp(write.key, self._clock() - write.age_s)
             if write.pin:
-                self.pin([write.key])
+                self._pins[write.key] = max(self._clock() - write.age_s, 0.0) // 1
         return result
 
     def _stamp(self, key: ItemKey, when: float) -> None:
@@ -180,7 +183,8 @@ class MemoryStore:
         lacking = self._bytes + wanted - freed - self._quota_bytes
         if 0 < lacking <= self._quota_bytes:
             own = self._eviction.own
-            self.drop(choose(own, write, lacking, self.keys_from, self._frees))
+            chosen = choose(own, write, lacking, self.keys_from, self._frees, self._asked.when)
+            self.drop(chosen)
         return refuse_over_quota(self.usage(), wanted, freed)
 
     def _frees(self, key: ItemKey) -> int | None:
