@@ -34,6 +34,7 @@ from xorbit.items import (
     make_block,
     make_connection_item,
 )
+from xorbit.pins import LetGo, Order
 from xorbit.store.base import DAMAGED, Eviction, Write
 from xorbit.store.memory import MemoryStore
 from xorbit.wire import message
@@ -138,6 +139,13 @@ class Node:
         block = make_block(data)
         key = key_of(block)
         return self.call(lambda guid: jobs.Store(guid, key, block)), key
+
+    def tend(self, order: Order) -> Guid:
+        return self.call(lambda guid: jobs.TendPins(guid, order))
+
+    def let_go(self, key: ItemKey) -> Guid:
+        """Unpin one item."""
+        return self.tend(LetGo((key,)))
 
     def ask(self, to: "Node | Contact", request: message.Request) -> Guid:
         contact = to.contact if isinstance(to, Node) else to
@@ -286,7 +294,7 @@ class Node:
                 self.listening = False
             case fx.ReadStore() | fx.WriteStore() | fx.CheckStore() | fx.DropDamaged():
                 self._after(self.world.disk_s, lambda: self._disk(effect))
-            case fx.ScanStore() | fx.DropItems() | fx.PinItem() | fx.UnpinItem():
+            case fx.ScanStore() | fx.DropItems() | fx.OrderPins():
                 self._after(self.world.disk_s, lambda: self._tend_disk(effect))
             case fx.Post(job):
                 self.push(job, "self")
@@ -334,10 +342,9 @@ class Node:
                 self.push(jobs.StoreScanned(guid, entries), "store")
             case fx.DropItems(guid, keys):
                 self.push(jobs.StoreDropped(guid, tuple(self.store.drop(keys))), "store")
-            case fx.PinItem(guid, key):
-                self.push(jobs.StorePinned(guid, self.store.pin([key])[0]), "store")
-            case fx.UnpinItem(guid, key):
-                self.push(jobs.StorePinned(guid, self.store.unpin([key])[0]), "store")
+            case fx.OrderPins(guid, order):
+                (told,) = self.store.tend([order])
+                self.push(jobs.PinsTended(guid, told), "store")
             case _:
                 raise AssertionError(effect)
 

@@ -116,6 +116,16 @@ EXPIRED_LOOK_INTERVAL_S = 60.0
 """A full store looks through its ages for what has expired no more often than this."""
 
 
+LEDGER_ROWS_MAX = 256
+"""How many roots or pins are read from the store in one go."""
+UNPIN_KEYS_MAX = 16_384
+"""For how many pins at a time it is found out whether another root needs them: about 2 MiB."""
+UNPIN_BATCH_KEYS_MAX = 512
+"""How many pins one commit lets go of, so that others' commits do not wait long behind it."""
+TREE_NODES_SEEN_MAX = 65_536
+"""Of how many inner nodes a walk through a tree remembers that it has been there."""
+
+
 class Limits(Struct, frozen=True, kw_only=True):
     """The limits of one node. The defaults suit a node on the open internet and a laptop alike."""
 

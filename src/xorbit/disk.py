@@ -10,23 +10,23 @@ from xorbit.core.effect import (
     CheckStore,
     DropDamaged,
     DropItems,
-    PinItem,
+    OrderPins,
     ReadStore,
     SaveContacts,
     ScanStore,
-    UnpinItem,
     WriteStore,
 )
 from xorbit.core.job import (
     Job,
+    PinsTended,
     StoreChecked,
     StoreDropped,
-    StorePinned,
     StoreRead,
     StoreScanned,
     StoreWritten,
 )
 from xorbit.errors import StoreError
+from xorbit.pins import Told, only_reads
 from xorbit.store.base import DAMAGED, ReadResult, Store, Write
 
 DiskEffect = (
@@ -35,8 +35,7 @@ DiskEffect = (
     | CheckStore
     | ScanStore
     | DropItems
-    | PinItem
-    | UnpinItem
+    | OrderPins
     | DropDamaged
     | SaveContacts
 )
@@ -44,6 +43,8 @@ DiskEffect = (
 
 def is_write(effect: DiskEffect) -> bool:
     """Return whether an effect changes what is on disk, and so needs a commit."""
+    if isinstance(effect, OrderPins):
+        return not only_reads(effect.order)
     touches = isinstance(effect, CheckStore) and effect.touch
     return touches or not isinstance(effect, ReadStore | CheckStore | ScanStore)
 
@@ -57,12 +58,13 @@ def read(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
         found = store.read([effect.key for effect in reads]) if reads else []
         jobs = [_read_job(effect, item) for effect, item in zip(reads, found, strict=True)]
         jobs += [_check(store, effect) for effect in checks]
-        return [*jobs, *(_scan(store, effect) for effect in scans)]
+        jobs += [_scan(store, effect) for effect in scans]
     except StoreError as error:
         fault = str(error)
         failed: list[Job] = [StoreRead(effect.guid, None, fault) for effect in reads]
         failed += [StoreChecked(effect.guid, effect.keys) for effect in checks]
-        return failed + [StoreScanned(effect.guid, ()) for effect in scans]
+        jobs = [*failed, *(StoreScanned(effect.guid, ()) for effect in scans)]
+    return [*jobs, *_tend(store, batch)]
 
 
 def write(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
@@ -71,8 +73,7 @@ def write(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
     written = _write_items(store, batch)
     touches = [effect for effect in batch if isinstance(effect, CheckStore)]
     touched = _touch(store, touches) if touches else []
-    pinned = [_pin(store, effect) for effect in batch if isinstance(effect, PinItem | UnpinItem)]
-    return [*dropped, *written, *touched, *pinned]
+    return [*dropped, *written, *touched, *_tend(store, batch)]
 
 
 def _read_job(effect: ReadStore, result: ReadResult) -> Job:
@@ -110,12 +111,16 @@ def _touch(store: Store, touches: list[CheckStore]) -> list[Job]:
     ]
 
 
-def _pin(store: Store, effect: PinItem | UnpinItem) -> Job:
-    change = store.pin if isinstance(effect, PinItem) else store.unpin
+def _tend(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
+    """In the order of their coming, all in one commit."""
+    effects = [effect for effect in batch if isinstance(effect, OrderPins)]
+    if not effects:
+        return []
     try:
-        return StorePinned(effect.guid, change([effect.key])[0])
+        told = store.tend([effect.order for effect in effects])
     except StoreError as error:
-        return StorePinned(effect.guid, done=False, reason=str(error))
+        told = [Told(done=False, fault=str(error))] * len(effects)
+    return [PinsTended(effect.guid, each) for effect, each in zip(effects, told, strict=True)]
 
 
 def _write_items(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:

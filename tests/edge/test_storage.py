@@ -12,17 +12,16 @@ from xorbit.core.effect import (
     CheckStore,
     DropDamaged,
     DropItems,
-    PinItem,
+    OrderPins,
     ReadStore,
     ScanStore,
-    UnpinItem,
     WriteStore,
 )
 from xorbit.core.job import (
     Job,
+    PinsTended,
     StoreChecked,
     StoreDropped,
-    StorePinned,
     StoreRead,
     StoreScanned,
     StoreWritten,
@@ -32,6 +31,7 @@ from xorbit.ids import Guid, Id
 from xorbit.items import Held, ItemKey, key_of
 from xorbit.run import storage
 from xorbit.run.storage import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, Storage
+from xorbit.pins import LetGo, ScanPins, Told
 from xorbit.store.base import STORED, ReadResult, Write, WriteResult
 from xorbit.store.lmdb import LmdbStore
 from xorbit.store.memory import MemoryStore
@@ -273,17 +273,18 @@ async def test_what_is_acknowledged_is_in_the_file(tmp_path):
 
 
 async def test_what_is_pinned_stays_what_is_not_goes_and_a_scan_shows_what_is_left(desk):
-    assert desk.store.write([Write(key_of(b), b) for b in BLOCKS[:3]]) == [STORED] * 3
-    desk.storage.perform(PinItem(guid(0), KEYS[0]))
-    assert await desk.all_of(range(1)) == [StorePinned(guid(0), done=True)]
+    writes = [Write(key_of(b), b, pin=b is BLOCKS[0]) for b in BLOCKS[:3]]
+    assert desk.store.write(writes) == [STORED] * 3
+    desk.storage.perform(OrderPins(guid(0), ScanPins(9)))
+    assert await desk.all_of(range(1)) == [PinsTended(guid(0), Told(keys=(KEYS[0],)))]
     desk.storage.perform(DropItems(guid(1), tuple(KEYS[:2])))
     desk.storage.perform(CheckStore(guid(2), (KEYS[2], KEYS[3]), touch=True))
-    desk.storage.perform(UnpinItem(guid(3), KEYS[2]))
+    desk.storage.perform(OrderPins(guid(3), LetGo((KEYS[2],))))
     said = await desk.all_of(range(1, 4))
     assert said == [
         StoreDropped(guid(1), (KEYS[1],)),
         StoreChecked(guid(2), (KEYS[3],)),
-        StorePinned(guid(3), done=False),
+        PinsTended(guid(3), Told()),
     ]
     desk.storage.perform(ScanStore(guid(4), Id(bytes(32)), 10))
     left = sorted([Held(KEYS[0], 0.0, 0.0), Held(KEYS[2], 0.0)], key=lambda held: held.key.id)
@@ -302,10 +303,10 @@ async def test_upkeep_of_a_store_that_failed_changes_nothing_and_says_so(tmp_pat
     said.clear()
     failing.perform(DropItems(guid(1), (KEYS[0],)))
     failing.perform(CheckStore(guid(2), (KEYS[0],), touch=True))
-    failing.perform(PinItem(guid(3), KEYS[0]))
+    failing.perform(OrderPins(guid(3), LetGo((KEYS[0],))))
     async with within():
         await done.wait()
     assert said[:2] == [StoreDropped(guid(1), ()), StoreChecked(guid(2), (KEYS[0],))]
-    assert isinstance(said[2], StorePinned)
-    assert "is closed" in said[2].reason
+    assert isinstance(said[2], PinsTended)
+    assert "is closed" in said[2].told.fault
     await asyncio.to_thread(failing.close)

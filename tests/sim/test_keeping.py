@@ -157,7 +157,7 @@ def test_what_its_owner_refreshes_lives_and_what_nobody_does_expires() -> None:
     world, nodes = small()
     kept = put(world, nodes[0], b"kept")
     gone = put(world, nodes[1], b"gone")
-    nodes[1].call(lambda guid: jobs.Unpin(guid, gone))
+    nodes[1].let_go(gone)
     world.run(1_000.0)
     assert holders(nodes, kept) >= REPLICAS
     assert holders(nodes, gone) == 0
@@ -173,7 +173,7 @@ def test_a_client_keeps_alive_what_it_put_without_counting_as_a_holder() -> None
     assert client.id not in stored_at(done)
     world.run(1_000.0)
     assert holders(nodes, key) >= REPLICAS
-    world.outcome(client, client.call(lambda guid: jobs.Unpin(guid, key)))
+    world.outcome(client, client.let_go(key))
     world.run(200.0)
     assert not client.holds(key)
     assert holders(nodes, key) >= REPLICAS

@@ -11,6 +11,7 @@ from msgspec import Struct
 from xorbit.core.job import Job
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, Item, ItemKey, Record
+from xorbit.pins import Order, Told
 from xorbit.wire.message import Envelope, Receipt, Response
 
 
@@ -108,18 +109,11 @@ class DropItems(EffectBase, frozen=True):
     keys: tuple[ItemKey, ...]
 
 
-class PinItem(EffectBase, frozen=True):
-    """Keep this item for our owner -> StorePinned."""
+class OrderPins(EffectBase, frozen=True):
+    """Change or ask what is kept for our owner -> PinsTended."""
 
     guid: Guid
-    key: ItemKey
-
-
-class UnpinItem(EffectBase, frozen=True):
-    """Let go of our owner's pin -> StorePinned."""
-
-    guid: Guid
-    key: ItemKey
+    order: Order
 
 
 class DropDamaged(EffectBase, frozen=True):
@@ -201,8 +195,7 @@ Effect = (
     | CheckStore
     | ScanStore
     | DropItems
-    | PinItem
-    | UnpinItem
+    | OrderPins
     | DropDamaged
     | SaveContacts
     | SignConnection
@@ -219,7 +212,7 @@ Effect = (
 
 
 class Got(Struct, frozen=True, tag=True):
-    """Get: the item, and who gave it (our own id when it was here)."""
+    """Get or Pin: the item, and who gave it (our own id when it was here)."""
 
     item: Item
     source: Id
@@ -244,6 +237,8 @@ class PutDone(Struct, frozen=True, tag=True):
     newer: Record | None = None
     """The newest record that a node held instead of ours, where one said so."""
     won: bool = False
+    not_kept: str = ""
+    """Why no pinned copy of it is here for our owner; "" where there is one."""
 
 
 class Answered(Struct, frozen=True, tag=True):
@@ -262,10 +257,10 @@ class LookedUp(Struct, frozen=True, tag=True):
     failed: int
 
 
-class Pinned(Struct, frozen=True, tag=True):
-    """Pin or Unpin: the item is kept, or no longer is."""
+class Tended(Struct, frozen=True, tag=True):
+    """TendPins: what the store said."""
 
-    kept: bool
+    told: Told
 
 
 class Connected(Struct, frozen=True, tag=True):
@@ -288,4 +283,4 @@ class Failed(Struct, frozen=True, tag=True):
     tried: tuple[tuple[Address, str], ...] = ()
 
 
-Outcome = Got | NotFound | PutDone | Answered | LookedUp | Pinned | Connected | Joined | Failed
+Outcome = Got | NotFound | PutDone | Answered | LookedUp | Tended | Connected | Joined | Failed

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, ConnectionItem, Contact, Held, Item, ItemKey, Record
+from xorbit.pins import Order, Told
 from xorbit.wire.message import Request, Response
 
 
@@ -90,17 +91,21 @@ class Store(JobBase, frozen=True):
 
 
 class Pin(JobBase, frozen=True):
-    """Keep this item, and keep it alive in the network. Comes back as Finish."""
+    """Keep this item, and keep it alive in the network; found first, unless it is given.
+
+    The guid names the work; comes back as Finish, once it is on disk and pinned.
+    """
 
     guid: Guid
     key: ItemKey
+    item: Item | None = None
 
 
-class Unpin(JobBase, frozen=True):
-    """Let go of a pin: the item is refreshed no more. Comes back as Finish."""
+class TendPins(JobBase, frozen=True):
+    """Change or ask what is kept for our owner. Comes back as Finish."""
 
     guid: Guid
-    key: ItemKey
+    order: Order
 
 
 class SendRequest(JobBase, frozen=True):
@@ -250,12 +255,11 @@ class StoreDropped(JobBase, frozen=True):
     keys: tuple[ItemKey, ...]
 
 
-class StorePinned(JobBase, frozen=True):
-    """What became of a PinItem (`done`: it is held) or an UnpinItem (`done`: it was pinned)."""
+class PinsTended(JobBase, frozen=True):
+    """What became of an OrderPins."""
 
     guid: Guid
-    done: bool
-    reason: str = ""
+    told: Told
 
 
 class Restored(JobBase, frozen=True):
@@ -280,7 +284,7 @@ Job = (
     | Get
     | Store
     | Pin
-    | Unpin
+    | TendPins
     | Follow
     | LookUp
     | SendRequest
@@ -299,7 +303,7 @@ Job = (
     | StoreChecked
     | StoreScanned
     | StoreDropped
-    | StorePinned
+    | PinsTended
     | Restored
     | ConnectionSigned
 )

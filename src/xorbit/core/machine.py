@@ -28,12 +28,12 @@ from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
 from xorbit.core.find import LookUpWork
 from xorbit.core.follow import FollowWork
 from xorbit.core.job import Job
+from xorbit.core.keep import PinWork, TendPinsWork
 from xorbit.core.records import ResolveWork
 from xorbit.core.routing import RoutingTable
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
 from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.timers import TimerName
-from xorbit.core.upkeep import PinWork
 from xorbit.core.work import GetWork, PutWork
 from xorbit.ids import Guid, Id
 from xorbit.items import BLOCK_KINDS, Kind
@@ -129,12 +129,12 @@ class Machine:
                 links.handle_response(state, job)
             case jobs.StoreRead() | jobs.StoreWritten() | jobs.StoreChecked():
                 self._handle_disk(job)
-            case jobs.StoreScanned() | jobs.StoreDropped() | jobs.StorePinned():
+            case jobs.StoreScanned() | jobs.StoreDropped() | jobs.PinsTended():
                 self._handle_disk(job)
-            case jobs.Pin(guid, key):
-                self._start(PinWork(guid, self._deadline(), key, keep=True))
-            case jobs.Unpin(guid, key):
-                self._start(PinWork(guid, self._deadline(), key, keep=False))
+            case jobs.Pin(guid, key, item):
+                self._start(PinWork(guid, self._deadline(), key, item))
+            case jobs.TendPins(guid, order):
+                self._start(TendPinsWork(guid, self._deadline(), order))
             case jobs.Tick():
                 self._handle_tick()
             case jobs.Get(guid, key):

@@ -36,7 +36,7 @@ _ASKS = frozenset(
         jobs.Get,
         jobs.Store,
         jobs.Pin,
-        jobs.Unpin,
+        jobs.TendPins,
         jobs.Follow,
         jobs.LookUp,
         jobs.SendRequest,

@@ -13,9 +13,9 @@ from xorbit.config import Limits
 from xorbit.core.effect import Effect, Report
 from xorbit.core.job import (
     DialFailed,
+    PinsTended,
     StoreChecked,
     StoreDropped,
-    StorePinned,
     StoreRead,
     StoreScanned,
     StoreWritten,
@@ -27,7 +27,7 @@ from xorbit.ids import Guid, Id, new_guid
 from xorbit.items import Address, ConnectionItem, Contact
 from xorbit.wire.message import Request, Response
 
-DiskResult = StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | StorePinned
+DiskResult = StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | PinsTended
 
 
 @dataclass(slots=True)

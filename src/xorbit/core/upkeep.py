@@ -6,14 +6,10 @@ here runs in the first seconds of a node, and all intervals are jittered: a netw
 again as a whole does not do everything at once. No I/O, no clock.
 """
 
-from xorbit.core import effect as fx
 from xorbit.core import links
-from xorbit.core.effect import Finish, PinItem, UnpinItem
-from xorbit.core.job import StorePinned
-from xorbit.core.state import DiskResult, Link, State, Work
+from xorbit.core.state import Link, State
 from xorbit.core.sweep import Sweep, SweepWork
-from xorbit.ids import Guid, Id
-from xorbit.items import ItemKey
+from xorbit.ids import Id
 
 
 def note_lost(state: State, link: Link | None) -> None:
@@ -113,38 +109,3 @@ def _dial_the_lost(state: State) -> None:
 def _is_usable(state: State, peer: Id) -> bool:
     entry = state.table.get(peer)
     return entry is not None and not entry.failures
-
-
-class PinWork(Work):
-    """Pin an item that is held here, or let go of its pin."""
-
-    __slots__ = ("_keep", "_key")
-
-    def __init__(self, guid: Guid, deadline: float, key: ItemKey, *, keep: bool) -> None:
-        """Keep `key`, or no longer."""
-        super().__init__(guid, deadline)
-        self._key = key
-        self._keep = keep
-
-    def start(self, state: State) -> None:
-        """Write it down."""
-        order = PinItem if self._keep else UnpinItem
-        state.emit(order(state.disk_guid(self.guid), self._key))
-
-    def on_disk(self, state: State, result: DiskResult) -> None:
-        """Say what became of it; that a pin is gone that never was is as good."""
-        assert isinstance(result, StorePinned)
-        if result.reason:
-            self._finish(state, fx.Failed("disk", result.reason))
-        elif self._keep and not result.done:
-            self._finish(state, fx.Failed("refused", "this node does not hold it: get it first"))
-        else:
-            self._finish(state, fx.Pinned(self._keep))
-
-    def on_deadline(self, state: State) -> None:
-        """Give up."""
-        self._finish(state, fx.Failed("timeout", "the disk did not answer before the deadline"))
-
-    def _finish(self, state: State, outcome: fx.Outcome) -> None:
-        state.end_work(self)
-        state.emit(Finish(self.guid, outcome))

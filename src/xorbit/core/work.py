@@ -234,6 +234,7 @@ class PutWork(Work):
         "_lookup",
         "_may_widen",
         "_newer",
+        "_not_kept",
         "_others",
         "_receipts",
         "_slow_at",
@@ -271,6 +272,8 @@ class PutWork(Work):
         self._keep = keep
         self._keeping: Guid | None = None
         """The disk operation that writes our owner's copy."""
+        self._not_kept = ""
+        """Why that copy is not here."""
         self._kept = False
 
     def start(self, state: State) -> None:
@@ -305,6 +308,7 @@ class PutWork(Work):
             self._keeping = None
             self._kept = result.code in ("stored", "stale")
             if not self._kept:
+                self._not_kept = one_line(result.reason) or result.code
                 state.warn("no copy is kept here", result.reason)
             self._go_on(state)
             return
@@ -324,6 +328,8 @@ class PutWork(Work):
         """Say what there is to say."""
         for peer in self._storing.values():
             self._receipts[peer] = Receipt(peer, "timeout", "no answer before the deadline")
+        if self._keeping is not None:
+            self._not_kept = "the disk did not answer before the deadline"
         self._end(state)
 
     def _look_up(self, state: State, width: int) -> None:
@@ -465,4 +471,4 @@ class PutWork(Work):
         asked = min(len(receipts), state.limits.replicas)
         enough = 1 if self._cas is None else max(asked // 2 + 1, asked - 1)
         won = stored >= enough and (self._cas is not None or self._newer is None)
-        return fx.PutDone(receipts, self._newer, won)
+        return fx.PutDone(receipts, self._newer, won, self._not_kept)

@@ -396,7 +396,7 @@ class Driver:
                 self._send(connection, envelope)
             case fx.ReadStore() | fx.WriteStore() | fx.CheckStore() | fx.DropDamaged():
                 self._storage.perform(effect)
-            case fx.ScanStore() | fx.DropItems() | fx.PinItem() | fx.UnpinItem():
+            case fx.ScanStore() | fx.DropItems() | fx.OrderPins():
                 self._storage.perform(effect)
             case fx.SaveContacts(contacts):
                 self._storage.save_contacts(self._network_key, contacts)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from xorbit.ids import ID_BYTES, Id
 from xorbit.items import Contact, Held, Item, ItemKey, Kind, Record, version
+from xorbit.pins import Order, Told
 
 
 class Damaged(Enum):
@@ -142,6 +143,14 @@ class Store(Protocol):
 
         Raises:
             StoreError: the disk failed; every pin stands.
+        """
+        ...
+
+    def tend(self, orders: Sequence[Order]) -> list[Told]:
+        """Do these orders of an owner (pins.py), in one commit; return what became of each.
+
+        Raises:
+            StoreError: the disk failed; nothing was changed.
         """
         ...
 

@@ -29,9 +29,12 @@ from xorbit.config import (
     VIEWED_PER_LOOKUP_BYTES,
 )
 from xorbit.errors import StoreError
+from xorbit.pins import Order, Told
+from xorbit.store.ledger import LmdbTable, adopt, tend
 
-SCHEMA: Final = 2
-"""Of version 1 there were the items only; opening one gives each the age of zero."""
+SCHEMA: Final = 3
+"""Of version 1 there were the items only; opening one gives each the age of zero. Of version 2
+there were no roots; opening one makes each pin its own."""
 _SCHEMA_KEY: Final = b"schema"
 _BYTES_KEY: Final = b"bytes"
 _IN_USE: Final = "in use"
@@ -103,6 +106,10 @@ class Home:
     def set_bytes(self, txn: "lmdb.Transaction[bytes]", held: int) -> None:
         """Note in this transaction how many bytes there are (LMDB counts the items itself)."""
         txn.put(_BYTES_KEY, max(held, 0).to_bytes(8, "big"), db=self._meta)
+
+    def tend(self, order: Order, txn: "lmdb.Transaction[bytes]") -> Told:
+        """Do an order on what is kept within a transaction."""
+        return tend(order, LmdbTable(txn, self.roots), LmdbTable(txn, self.pins), self._clock())
 
     # --- Growing, mending, closing --------------------------------------------------------------
 
@@ -233,6 +240,7 @@ class Home:
                 self.contacts = self._env.open_db(b"contacts", txn)
                 self.times = self._env.open_db(b"times", txn)
                 self.pins = self._env.open_db(b"pins", txn)
+                self.roots = self._env.open_db(b"roots", txn)
                 self._check_schema(txn)
             self._sync_names()
             self._open_now = True
@@ -246,20 +254,27 @@ class Home:
             txn.put(_SCHEMA_KEY, SCHEMA.to_bytes(8, "big"), db=self._meta)
             return
         found = int.from_bytes(raw, "big")
-        if found == 1:
-            self._add_times(txn)
-        elif found != SCHEMA:
+        if found not in (1, 2, SCHEMA):
             raise StoreError(
                 f"the store in {self.path} has schema {found}, this xorbit knows {SCHEMA}: "
                 "use the xorbit that wrote it, or give this one another --home"
             )
+        if found == 1:
+            self._add_times(txn)
+        if found == 2:
+            self._add_roots(txn)
+        if found != SCHEMA:
+            txn.put(_SCHEMA_KEY, SCHEMA.to_bytes(8, "big"), db=self._meta)
 
     def _add_times(self, txn: "lmdb.Transaction[bytes]") -> None:
         stamp = stamp_of(self._clock())
         with txn.cursor(self._items) as cursor:
             for raw_key in cursor.iternext(keys=True, values=False):
                 txn.put(raw_key, stamp, db=self.times)
-        txn.put(_SCHEMA_KEY, SCHEMA.to_bytes(8, "big"), db=self._meta)
+
+    def _add_roots(self, txn: "lmdb.Transaction[bytes]") -> None:
+        roots, pins, items = (LmdbTable(txn, db) for db in (self.roots, self.pins, self._items))
+        adopt(roots, pins, items, self._clock())
 
     def _sync_names(self) -> None:
         """Make the files' names durable, not only their bytes."""

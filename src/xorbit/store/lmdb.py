@@ -28,6 +28,7 @@ from xorbit.items import (
     size_of,
 )
 from xorbit.store.asked import Asked
+from xorbit.pins import Order, Told, only_reads
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -151,6 +152,17 @@ class LmdbStore:
             StoreError: the disk failed, or the store is closed; every pin stands.
         """
         return self._change(lambda commit: [commit.unpin(key) for key in keys])
+
+    def tend(self, orders: Sequence[Order]) -> list[Told]:
+        """Do these orders of an owner, in one commit; return what became of each.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed; nothing was changed.
+        """
+        if all(map(only_reads, orders)):
+            with self._home.read_txn() as txn:
+                return [self._home.tend(order, txn) for order in orders]
+        return self._change(lambda commit: [commit.tend(order) for order in orders])
 
     def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
         """Note that an owner has just refreshed these items; return which are held.
@@ -354,6 +366,9 @@ class _Commit:
         if held:
             self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
         return held
+
+    def tend(self, order: Order) -> Told:
+        return self._home.tend(order, self._txn)
 
     def unpin(self, key: ItemKey) -> bool:
         return self._txn.delete(key_to_bytes(key), db=self._home.pins)

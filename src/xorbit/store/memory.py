@@ -12,6 +12,7 @@ from xorbit.errors import MisuseError
 from xorbit.ids import Id
 from xorbit.items import Block, Contact, Held, Item, ItemKey, size_of
 from xorbit.store.asked import Asked
+from xorbit.pins import Order, Told
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -26,6 +27,7 @@ from xorbit.store.base import (
     refuse_over_quota,
 )
 from xorbit.store.evict import choose
+from xorbit.store.ledger import MemoryPins, MemoryTable, tend
 
 
 class MemoryStore:
@@ -48,6 +50,7 @@ class MemoryStore:
         self._items: dict[ItemKey, Item] = {}
         self._damaged: set[ItemKey] = set()
         self._order: list[bytes] = []
+        self._roots = MemoryTable()
         self._contacts: dict[bytes, tuple[Contact, ...]] = {}
 
     def read(self, keys: Sequence[ItemKey]) -> list[ReadResult]:
@@ -97,6 +100,11 @@ class MemoryStore:
     def unpin(self, keys: Sequence[ItemKey]) -> list[bool]:
         """Let go of pins; return which of the keys had one."""
         return [self._pins.pop(key, None) is not None for key in keys]
+
+    def tend(self, orders: Sequence[Order]) -> list[Told]:
+        """Do these orders of an owner; return what became of each."""
+        pins, now = MemoryPins(self._pins), self._clock()
+        return [tend(order, self._roots, pins, now) for order in orders]
 
     def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
         """Note that an owner has just refreshed these items; return which are held."""

@@ -24,6 +24,7 @@ from xorbit.items import (
     make_record,
     record_key,
 )
+from xorbit.pins import Told
 from xorbit.wire import message
 
 SESSION = Guid(b"s" * 16)
@@ -463,7 +464,7 @@ def test_a_beginning_that_two_nodes_share_is_not_guessed() -> None:
         (fx.PutDone((message.Receipt(Id(b"n" * 32), "refused", "f\x07ll"),)), "refused  f\ufffdll"),
         (fx.Answered(Id(b"n" * 32), message.Stored(), 0.1), "Stored"),
         (fx.Joined(3), "joined: 3 contacts"),
-        (fx.Pinned(True), "it is kept here"),
+        (fx.Tended(Told()), "done"),
         (fx.Failed("busy", "too\x1bmuch"), "failed (busy): too\ufffdmuch"),
     ],
 )

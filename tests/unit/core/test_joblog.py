@@ -31,6 +31,18 @@ from xorbit.core.job import Job
 from xorbit.errors import FormatError
 from xorbit.ids import Guid, id_of
 from xorbit.items import Address, Contact, Held, make_block
+from xorbit.pins import (
+    AddRoot,
+    EndRoot,
+    Kept,
+    LeaveRoot,
+    LetGo,
+    Root,
+    ScanPins,
+    ScanRoots,
+    Stage,
+    Told,
+)
 from xorbit.wire import message
 
 OWN = id_of(b"own")
@@ -48,6 +60,23 @@ sizes = st.integers(0, 100_000)
 ages = st.floats(0, 1e9)
 held = st.builds(Held, keys, ages, st.none() | ages)
 failures = st.lists(st.tuples(addresses, reasons), max_size=3).map(tuple)
+some_keys = st.lists(keys, max_size=3).map(tuple)
+counts = st.integers(0, 2**63 - 1)
+roots = st.builds(
+    Root, keys, st.booleans(), counts, st.sampled_from(get_args(Stage)), reasons.map(str.encode)
+)
+kept = st.builds(Kept, roots, ages, st.none() | ages, counts)
+orders = st.one_of(
+    st.builds(AddRoot, roots, st.none() | counts),
+    st.builds(LeaveRoot, keys, st.booleans()),
+    st.builds(EndRoot, keys, st.booleans()),
+    st.builds(ScanRoots, counts, st.binary(max_size=34)),
+    st.builds(ScanPins, counts, st.none() | keys),
+    st.builds(LetGo, some_keys, st.none() | counts),
+)
+told = st.builds(
+    Told, st.booleans(), counts, counts, st.lists(kept, max_size=3).map(tuple), some_keys, reasons
+)
 JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.HandleRequest: st.builds(jobs.HandleRequest, guids, guids, guids, requests, sizes),
     jobs.HandleResponse: st.builds(jobs.HandleResponse, guids, guids, guids, responses, sizes),
@@ -63,8 +92,8 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.Follow: st.builds(jobs.Follow, guids, keys),
     jobs.LookUp: st.builds(jobs.LookUp, guids, ids),
     jobs.Revoked: st.builds(jobs.Revoked, st.lists(ids, max_size=3).map(tuple)),
-    jobs.Pin: st.builds(jobs.Pin, guids, keys),
-    jobs.Unpin: st.builds(jobs.Unpin, guids, keys),
+    jobs.Pin: st.builds(jobs.Pin, guids, keys, st.none() | items),
+    jobs.TendPins: st.builds(jobs.TendPins, guids, orders),
     jobs.SendRequest: st.builds(jobs.SendRequest, guids, contacts, requests),
     jobs.SendResponse: st.builds(jobs.SendResponse, guids, guids, responses),
     jobs.Connect: st.builds(jobs.Connect, guids, address_tuples, st.none() | ids),
@@ -81,7 +110,7 @@ JOBS: dict[type[Job], st.SearchStrategy[Job]] = {
     jobs.StoreWritten: st.builds(jobs.StoreWritten, guids, reasons, reasons, st.none() | records),
     jobs.StoreScanned: st.builds(jobs.StoreScanned, guids, st.lists(held, max_size=3).map(tuple)),
     jobs.StoreDropped: st.builds(jobs.StoreDropped, guids, st.lists(keys, max_size=3).map(tuple)),
-    jobs.StorePinned: st.builds(jobs.StorePinned, guids, st.booleans(), reasons),
+    jobs.PinsTended: st.builds(jobs.PinsTended, guids, told),
     jobs.StoreChecked: st.builds(jobs.StoreChecked, guids, st.lists(keys, max_size=3).map(tuple)),
 }
 

@@ -37,74 +37,6 @@ def nearest(nodes: list[Node], key: ItemKey) -> list[Node]:
     return sorted(nodes, key=lambda node: distance(node.id, key.id))
 
 
-def pin(world: World, node: Node, key: ItemKey, *, keep: bool = True) -> fx.Outcome:
-    kind = jobs.Pin if keep else jobs.Unpin
-    return world.outcome(node, node.call(lambda guid: kind(guid, key)))
-
-
-# --- Pins -----------------------------------------------------------------------------------------
-
-
-def test_what_is_held_can_be_pinned_and_let_go_of() -> None:
-    world, [node] = settled(1)
-    key = node.keep(b"mine")
-    assert pin(world, node, key) == fx.Pinned(kept=True)
-    assert node.pins(key)
-    assert pin(world, node, key, keep=False) == fx.Pinned(kept=False)
-    assert not node.pins(key)
-
-
-def test_what_is_not_held_cannot_be_pinned() -> None:
-    world, [node] = settled(1)
-    failed = pin(world, node, key_of(make_block(b"elsewhere")))
-    assert isinstance(failed, fx.Failed)
-    assert failed.code == "refused"
-
-
-def test_a_pin_that_the_disk_does_not_take_fails() -> None:
-    node = World().node()
-    key = node.keep(b"mine")
-    [order] = node.machine.step(1.0, jobs.Pin(b"g" * 16, key))
-    assert isinstance(order, fx.PinItem)
-    [finish] = node.machine.step(2.0, jobs.StorePinned(order.guid, False, "no space"))
-    assert finish == fx.Finish(b"g" * 16, fx.Failed("disk", "no space"))
-
-
-def test_a_disk_that_says_nothing_to_a_pin_ends_its_call() -> None:
-    node = World().node()
-    node.machine.step(1.0, jobs.Pin(b"g" * 16, node.keep(b"mine")))
-    effects = node.machine.step(1.0 + Limits().work_timeout_s, jobs.Tick())
-    assert any(
-        isinstance(effect, fx.Finish) and isinstance(effect.outcome, fx.Failed)
-        for effect in effects
-    )
-
-
-def test_a_put_keeps_a_pinned_copy_that_counts_for_nothing() -> None:
-    world, nodes = settled(7)
-    world.run(1.0)
-    far = nearest(nodes, key_of(make_block(b"x")))[-1]
-    guid, key = far.put(b"x")
-    done = world.outcome(far, guid)
-    assert isinstance(done, fx.PutDone)
-    assert far.pins(key)
-    assert far.id not in [receipt.node for receipt in done.receipts]
-
-
-def test_a_put_whose_own_copy_finds_no_room_says_so_and_goes_on() -> None:
-    limits = QUICK.replace(store_quota_bytes=10)
-    world = World()
-    nodes = world.network(2, QUICK)
-    poor = world.node(listen=False, limits=limits)
-    assert nodes[0].address is not None
-    world.outcome(poor, poor.bootstrap(nodes[0].address))
-    guid, _ = poor.put(b"too large for it")
-    done = world.outcome(poor, guid)
-    assert isinstance(done, fx.PutDone)
-    assert len(done.receipts) == 2
-    assert "no copy is kept here" in [report.event for report in poor.reports]
-
-
 # --- Sweeps ---------------------------------------------------------------------------------------
 
 
@@ -226,7 +158,7 @@ def test_a_lost_neighbour_is_dialled_and_its_items_find_another_holder() -> None
     world, nodes = settled(8)
     guid, key = nodes[0].put(b"x")
     world.outcome(nodes[0], guid)
-    nodes[0].call(lambda guid: jobs.Unpin(guid, key))
+    nodes[0].let_go(key)
     victim = next(node for node in nearest(nodes, key) if node is not nodes[0])
     victim.kill()
     world.run(60.0)

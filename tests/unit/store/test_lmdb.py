@@ -274,9 +274,9 @@ def test_a_map_that_the_system_refuses_is_a_store_error(tmp_path):
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path):
     LmdbStore(tmp_path, QUOTA_BYTES).close()
-    set_schema(tmp_path, 3)
+    set_schema(tmp_path, 4)
     for _ in range(2):
-        with pytest.raises(StoreError, match="has schema 3, this xorbit knows 2: use the xorbit"):
+        with pytest.raises(StoreError, match="has schema 4, this xorbit knows 3: use the xorbit"):
             LmdbStore(tmp_path, QUOTA_BYTES)
     set_schema(tmp_path, 2)
     LmdbStore(tmp_path, QUOTA_BYTES).close()

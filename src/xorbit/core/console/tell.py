@@ -54,8 +54,8 @@ def _text(state: State, outcome: Outcome) -> str:
             lines = [f"{it.id.hex()}  {', '.join(map(str, it.addresses))}" for it in contacts]
             head = f"{len(contacts)} closest; {asked} answered, {failed} did not"
             return "\n    ".join((head, *lines))
-        case fx.Pinned(kept):
-            return "pinned: it is kept here" if kept else "unpinned: it is kept no longer"
+        case fx.Tended():
+            return "done"
         case fx.Connected(peer):
             return f"connected: {peer.hex()} is there"
         case fx.Joined(contacts):

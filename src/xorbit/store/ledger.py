@@ -1,0 +1,299 @@
+"""How a store does the orders of `pins.py`: roots and pins in two tables, one logic for each home.
+
+A table is a sorted map of bytes within one transaction; who opens and commits that, and what a full
+disk means, is the store's affair.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable
+from typing import Final, Protocol, assert_never
+
+import lmdb
+import msgspec
+from msgspec import Struct
+
+from xorbit.config import LEDGER_ROWS_MAX
+from xorbit.items import BLOCK_KINDS, ItemKey, Record
+from xorbit.pins import (
+    AddRoot,
+    EndRoot,
+    Kept,
+    LeaveRoot,
+    LetGo,
+    Order,
+    Root,
+    ScanPins,
+    ScanRoots,
+    Stage,
+    Told,
+    root_name,
+)
+from xorbit.store.base import key_from_bytes, key_to_bytes
+
+_COUNTS: Final = b"\xff" * 35
+"""Stands behind every root, whose names have 34 bytes."""
+
+
+class Table(Protocol):
+    """A sorted map of bytes."""
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return what stands there."""
+        ...
+
+    def put(self, name: bytes, value: bytes) -> None:
+        """Write it, over what stands there."""
+        ...
+
+    def delete(self, name: bytes) -> bool:
+        """Remove it; return whether there was something."""
+        ...
+
+    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Return up to `count` entries in the order of their names, behind this one."""
+        ...
+
+
+class MemoryTable:
+    """A table in memory."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, bytes] = {}
+        self._order: list[bytes] = []
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return what stands there."""
+        return self._rows.get(name)
+
+    def put(self, name: bytes, value: bytes) -> None:
+        """Write it, over what stands there."""
+        if name not in self._rows:
+            insort(self._order, name)
+        self._rows[name] = value
+
+    def delete(self, name: bytes) -> bool:
+        """Remove it; return whether there was something."""
+        found = self._rows.pop(name, None) is not None
+        if found:
+            self._order.remove(name)
+        return found
+
+    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Return up to `count` entries in the order of their names, behind this one."""
+        first = bisect_right(self._order, name)
+        return [(found, self._rows[found]) for found in self._order[first : first + count]]
+
+
+class MemoryPins:
+    """The pins of a store in memory, as a table."""
+
+    def __init__(self, pins: dict[ItemKey, float]) -> None:
+        self._pins = pins
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return when that item was last refreshed."""
+        key = key_from_bytes(name)
+        when = None if key is None else self._pins.get(key)
+        return None if when is None else int(when).to_bytes(8, "big")
+
+    def put(self, name: bytes, value: bytes) -> None:
+        """Pin an item."""
+        key = key_from_bytes(name)
+        assert key is not None, "what is pinned has a key"
+        self._pins[key] = float(int.from_bytes(value, "big"))
+
+    def delete(self, name: bytes) -> bool:
+        """Let go of a pin; return whether there was one."""
+        key = key_from_bytes(name)
+        return key is not None and self._pins.pop(key, None) is not None
+
+    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Return up to `count` pins in keyspace order, behind this one."""
+        names = sorted(found for key in self._pins if (found := key_to_bytes(key)) > name)
+        return [(found, self.get(found) or b"") for found in names[:count]]
+
+
+class LmdbTable:
+    """A database of LMDB within one transaction."""
+
+    def __init__(self, txn: "lmdb.Transaction[bytes]", database: "lmdb._Database") -> None:
+        self._txn = txn
+        self._database = database
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return what stands there."""
+        return self._txn.get(name, db=self._database)
+
+    def put(self, name: bytes, value: bytes) -> None:
+        """Write it, over what stands there."""
+        self._txn.put(name, value, db=self._database)
+
+    def delete(self, name: bytes) -> bool:
+        """Remove it; return whether there was something."""
+        return self._txn.delete(name, db=self._database)
+
+    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Return up to `count` entries in the order of their names, behind this one."""
+        found: list[tuple[bytes, bytes]] = []
+        with self._txn.cursor(self._database) as cursor:
+            more = cursor.set_range(name + b"\0")
+            while more and len(found) < count:
+                found.append(cursor.item())
+                more = cursor.next()
+        return found
+
+
+class _Row(Struct, frozen=True, array_like=True):
+    """A root on disk. Wall time is read as an age only."""
+
+    root: Root
+    put_at: int
+    number: int
+
+
+class _Counts(Struct, frozen=True, array_like=True):
+    added: int = 0
+    unpins: int = 0
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_row: Final = msgspec.msgpack.Decoder(_Row).decode
+_decode_record: Final = msgspec.msgpack.Decoder(Record).decode
+_decode_counts: Final = msgspec.msgpack.Decoder(_Counts).decode
+
+
+def tend(order: Order, roots: Table, pins: Table, now: float) -> Told:
+    """Do an order within a transaction.
+
+    Args:
+        order: what to do.
+        roots: the table of roots, and of the counts.
+        pins: when each pinned item was last refreshed, by key.
+        now: the wall clock.
+    """
+    counts = _counts(roots)
+    match order:
+        case AddRoot(root, seen):
+            return _add(roots, pins, root, seen, now)
+        case LeaveRoot(key, tree):
+            return _leave(roots, root_name(key, tree=tree))
+        case EndRoot(key, tree):
+            return _end(roots, root_name(key, tree=tree))
+        case ScanRoots(count, after):
+            return _told(counts, roots=_roots(roots, pins, count, after, now))
+        case ScanPins(count, after):
+            found = pins.behind(b"" if after is None else key_to_bytes(after), count)
+            return _told(counts, keys=tuple(_keys(found)))
+        case LetGo(keys, seen):
+            return _let_go(roots, pins, keys, seen)
+        case _ as never:
+            assert_never(never)
+
+
+def adopt(roots: Table, pins: Table, items: Table, now: float) -> None:
+    """Give each pin of a home from before there were roots a root of its own: none is lost."""
+    name = b""
+    while found := pins.behind(name, LEDGER_ROWS_MAX):
+        name = found[-1][0]
+        for key in _keys(found):
+            root = _root_of(key, items.get(key_to_bytes(key)) or b"")
+            _write(roots, root, max(int(now), 0), _next_number(roots))
+
+
+def _root_of(key: ItemKey, raw: bytes) -> Root:
+    if key.kind in BLOCK_KINDS:
+        return Root(key, size=len(raw))
+    try:
+        record = _decode_record(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Root(key)
+    return Root(key, size=len(record.value), public_key=record.public_key, salt=record.salt)
+
+
+def _keys(found: Iterable[tuple[bytes, bytes]]) -> Iterable[ItemKey]:
+    keys = (key_from_bytes(name) for name, _ in found)
+    return (key for key in keys if key is not None)
+
+
+# --- Each order ---------------------------------------------------------------------------------
+
+
+def _add(roots: Table, pins: Table, root: Root, seen: int | None, now: float) -> Told:
+    counts = _counts(roots)
+    pinned = root.stage == "joining" or pins.get(key_to_bytes(root.key)) is not None
+    if not pinned or seen not in (None, counts.unpins):
+        return _told(counts, done=False)
+    _write(roots, root, max(int(now), 0), _next_number(roots))
+    return _told(_counts(roots))
+
+
+def _leave(roots: Table, name: bytes) -> Told:
+    raw = roots.get(name)
+    if raw is None:
+        return _told(_counts(roots), done=False)
+    row = _decode_row(raw)
+    _write(roots, _in_stage(row.root, "leaving"), row.put_at, row.number)
+    return _told(_counts(roots))
+
+
+def _end(roots: Table, name: bytes) -> Told:
+    raw = roots.get(name)
+    done = raw is not None and _decode_row(raw).root.stage == "leaving"
+    if done:
+        roots.delete(name)
+    return _told(_counts(roots), done=done)
+
+
+def _roots(roots: Table, pins: Table, count: int, after: bytes, now: float) -> tuple[Kept, ...]:
+    found = roots.behind(after, count)
+    return tuple(_kept(pins, _decode_row(raw), now) for name, raw in found if name != _COUNTS)
+
+
+def _kept(pins: Table, row: _Row, now: float) -> Kept:
+    stamp = pins.get(key_to_bytes(row.root.key))
+    refreshed_age_s = None if stamp is None else max(now - int.from_bytes(stamp, "big"), 0.0)
+    return Kept(row.root, max(now - row.put_at, 0.0), refreshed_age_s, row.number)
+
+
+def _let_go(roots: Table, pins: Table, keys: tuple[ItemKey, ...], seen: int | None) -> Told:
+    counts = _counts(roots)
+    if seen not in (None, counts.added):
+        return _told(counts, done=False)
+    gone = tuple(key for key in keys if pins.delete(key_to_bytes(key)))
+    if gone:
+        counts = _Counts(counts.added, counts.unpins + 1)
+        roots.put(_COUNTS, _encode(counts))
+    return _told(counts, keys=gone)
+
+
+# --- Rows ---------------------------------------------------------------------------------------
+
+
+def _write(roots: Table, root: Root, put_at: int, number: int) -> None:
+    name = root_name(root.key, tree=root.tree)
+    roots.put(name, _encode(_Row(root, put_at, number)))
+
+
+def _in_stage(root: Root, stage: Stage) -> Root:
+    return msgspec.structs.replace(root, stage=stage)
+
+
+def _next_number(roots: Table) -> int:
+    counts = _counts(roots)
+    roots.put(_COUNTS, _encode(_Counts(counts.added + 1, counts.unpins)))
+    return counts.added + 1
+
+
+def _counts(roots: Table) -> _Counts:
+    raw = roots.get(_COUNTS)
+    return _Counts() if raw is None else _decode_counts(raw)
+
+
+def _told(
+    counts: _Counts,
+    *,
+    done: bool = True,
+    roots: tuple[Kept, ...] = (),
+    keys: tuple[ItemKey, ...] = (),
+) -> Told:
+    return Told(done, counts.added, counts.unpins, roots, keys)

@@ -1,0 +1,177 @@
+"""What an owner keeps: roots and pins, in each home of a store."""
+
+import lmdb
+import pytest
+
+from tests.unit.store.samples import QUOTA_BYTES, block, record
+from xorbit.items import Item, key_of
+from xorbit.pins import (
+    NOTHING,
+    AddRoot,
+    EndRoot,
+    LeaveRoot,
+    LetGo,
+    Order,
+    Root,
+    ScanPins,
+    ScanRoots,
+    Told,
+)
+from xorbit.store.base import Store, Write
+from xorbit.store.lmdb import LmdbStore
+from xorbit.store.memory import MemoryStore
+
+A, B = block(1), block(2)
+ROOT_A, ROOT_B = Root(key_of(A), size=1), Root(key_of(B), tree=True, size=2)
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def store(request, tmp_path, clock):
+    is_lmdb = request.param == "lmdb"
+    made = (
+        LmdbStore(tmp_path, QUOTA_BYTES, clock=clock)
+        if is_lmdb
+        else MemoryStore(QUOTA_BYTES, clock=clock)
+    )
+    yield made
+    made.close()
+
+
+def keep(store: Store, *items: Item) -> None:
+    store.write([Write(key_of(item), item, pin=True) for item in items])
+
+
+def one(store: Store, order: Order) -> Told:
+    [told] = store.tend([order])
+    return told
+
+
+def roots(store: Store) -> list[Root]:
+    return [kept.root for kept in one(store, ScanRoots(99)).roots]
+
+
+def test_a_root_is_noted_with_its_ages_and_a_number(store, clock):
+    keep(store, A, B)
+    assert one(store, AddRoot(ROOT_A)) == Told(added=1)
+    clock.now += 50.0
+    store.touch([key_of(A)])
+    clock.now += 20.0
+    [kept] = one(store, ScanRoots(99)).roots
+    assert (kept.root, kept.put_age_s, kept.refreshed_age_s, kept.number) == (ROOT_A, 70, 20, 1)
+
+
+def test_roots_are_told_a_page_at_a_time_in_the_order_of_their_names(store):
+    keep(store, A, B)
+    store.tend([AddRoot(ROOT_A), AddRoot(ROOT_B)])
+    [first] = one(store, ScanRoots(1)).roots
+    name = first.root.key.id + bytes((first.root.key.kind, first.root.tree))
+    [second] = one(store, ScanRoots(1, name)).roots
+    name = second.root.key.id + bytes((second.root.key.kind, second.root.tree))
+    assert one(store, ScanRoots(1, name)).roots == ()
+    assert {first.root, second.root} == {ROOT_A, ROOT_B}
+
+
+def test_what_has_no_pin_becomes_no_root(store):
+    assert not one(store, AddRoot(ROOT_A)).done
+    assert roots(store) == []
+
+
+def test_a_root_that_is_joining_needs_no_pin_yet(store):
+    joining = Root(key_of(A), stage="joining")
+    assert one(store, AddRoot(joining)).done
+    assert roots(store) == [joining]
+
+
+def test_a_root_is_refused_when_pins_were_let_go_of_meanwhile(store):
+    keep(store, A, B)
+    seen = one(store, NOTHING).unpins
+    assert one(store, LetGo((key_of(B),))).keys == (key_of(B),)
+    assert not one(store, AddRoot(ROOT_A, seen)).done
+    assert one(store, AddRoot(ROOT_A, seen + 1)).done
+
+
+def test_letting_go_of_what_has_no_pin_disturbs_no_put(store):
+    keep(store, A)
+    assert one(store, LetGo((key_of(B),))) == Told()
+    assert one(store, AddRoot(ROOT_A, 0)).done
+
+
+def test_pins_are_not_let_go_of_when_a_root_was_added_meanwhile(store):
+    keep(store, A, B)
+    seen = one(store, NOTHING).added
+    assert one(store, AddRoot(ROOT_A)).done
+    assert not one(store, LetGo((key_of(A),), seen)).done
+    assert one(store, ScanPins(9)).keys == tuple(sorted(map(key_of, (A, B)), key=lambda k: k.id))
+
+
+def test_a_root_leaves_in_two_steps_and_one_that_came_back_stays(store):
+    keep(store, A)
+    assert not one(store, LeaveRoot(key_of(A), tree=False)).done
+    assert not one(store, EndRoot(key_of(A), tree=False)).done
+    one(store, AddRoot(ROOT_A))
+    assert not one(store, EndRoot(key_of(A), tree=False)).done
+    assert one(store, LeaveRoot(key_of(A), tree=False)).done
+    assert [root.stage for root in roots(store)] == ["leaving"]
+    one(store, AddRoot(ROOT_A))
+    assert not one(store, EndRoot(key_of(A), tree=False)).done
+    one(store, LeaveRoot(key_of(A), tree=False))
+    assert one(store, EndRoot(key_of(A), tree=False)).done
+    assert roots(store) == []
+
+
+def test_pins_are_told_a_page_at_a_time(store):
+    keep(store, A, B)
+    [first] = one(store, ScanPins(1)).keys
+    [second] = one(store, ScanPins(1, first)).keys
+    assert one(store, ScanPins(1, second)).keys == ()
+    assert {first, second} == {key_of(A), key_of(B)}
+
+
+def test_what_was_let_go_of_may_be_dropped(store):
+    keep(store, A)
+    assert store.drop([key_of(A)]) == []
+    one(store, LetGo((key_of(A),)))
+    assert store.drop([key_of(A)]) == [key_of(A)]
+
+
+def test_roots_survive_a_restart(tmp_path):
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    keep(store, A)
+    one(store, AddRoot(ROOT_A))
+    one(store, LetGo((key_of(B),)))
+    store.close()
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    assert roots(store) == [ROOT_A]
+    assert one(store, NOTHING).added == 1
+    store.close()
+
+
+def test_a_home_from_before_there_were_roots_keeps_every_pin_as_a_root(tmp_path):
+    """Schema 2 becomes schema 3: nothing that was kept is without a root."""
+    written = record(3, b"value", b"salt")
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    keep(store, A, written)
+    store.write([Write(key_of(B), B)])
+    store.close()
+    with lmdb.open(str(tmp_path), max_dbs=8) as env:
+        meta = env.open_db(b"meta")
+        with env.begin(write=True) as txn:
+            txn.put(b"schema", (2).to_bytes(8, "big"), db=meta)
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    assert {root.key: root for root in roots(store)} == {
+        key_of(A): Root(key_of(A), size=len(A.data)),
+        key_of(written): Root(key_of(written), size=5, public_key=written.public_key, salt=b"salt"),
+    }
+    store.close()
