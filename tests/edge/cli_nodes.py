@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ NETWORK = "cli tests"
 
 
 class NodeProcess:
-    """A running `xorbit node`, on a loopback port that the system chose; killed at the end."""
+    """A running `xorbit node`, on a loopback port that the system chooses; killed at the end."""
 
     def __init__(
         self,
@@ -27,16 +28,19 @@ class NodeProcess:
         *options: str,
         bootstrap: str = "",
         network: str = NETWORK,
+        listen: str = "127.0.0.1:0",
+        within: Sequence[str] = (),
         stdin: int | None = subprocess.DEVNULL,
     ) -> None:
+        """Start it; `within` are the words of a command that runs it somewhere else."""
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
-        words = ["--home", str(home), "--listen", "127.0.0.1:0", "--network", network, "--json"]
+        words = ["--home", str(home), "--listen", listen, "--network", network, "--json"]
         words += ["--bootstrap", bootstrap] if bootstrap else []
         self.log = home / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*XORBIT, "node", *words, *options],
+                [*within, *XORBIT, "node", *words, *options],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -191,10 +191,10 @@ class JoinWork(Work):
             self._joined(state)
 
     def _joined(self, state: State) -> None:
-        if not state.joined:
-            peers = len(state.link_of)
+        peers = len(state.link_of)
+        if peers and not state.joined:  # who answered may be gone already: then we try again
+            state.joined = True
             state.tell("joined the network", f"{peers} {'peer' if peers == 1 else 'peers'}")
-        state.joined = True
         state.retry_wait_s = 0.0
         if ("look", None) not in state.timers:
             _look_again_later(state)
@@ -223,7 +223,10 @@ def new_join(
 ) -> JoinWork:
     """Return a work that joins through these addresses, which count as knowns from now on."""
     for address in addresses:
-        note_known(state, address)
+        if is_ours(state, address):
+            state.warn("not dialled, this is the node itself", str(address))
+        else:
+            note_known(state, address)
     deadline = state.now + state.limits.work_timeout_s
     return JoinWork(guid, deadline, _worth_dialling(state), target or state.own)
 

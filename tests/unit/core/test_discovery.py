@@ -166,12 +166,14 @@ def test_a_bootstrap_whose_lookup_hangs_is_content_with_what_there_is() -> None:
     assert world.outcome(node, guid) == fx.Joined(1)
 
 
-def test_a_node_does_not_dial_itself_to_join() -> None:
+def test_a_node_does_not_dial_itself_to_join_and_says_so() -> None:
     world = World()
     node = world.node()
     assert world.outcome(node, node.bootstrap(at(node))) == fx.Joined(0)
     world.run(20.0)
     assert dials(node) == []
+    said = [e for _, _, effects in node.log for e in effects if isinstance(e, fx.Report)]
+    assert [report.detail for report in said] == [str(at(node))]
 
 
 def test_an_odd_answer_to_a_joining_node_is_an_answer_without_contacts() -> None:
