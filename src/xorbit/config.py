@@ -57,6 +57,10 @@ CONSOLE_HEX_BYTES_MAX = 64
 """Of bytes that are no text, only so many are shown."""
 CONSOLE_LINES_MAX = 100
 """Of a longer answer only the beginning is shown."""
+CONSOLE_LINE_BYTES_MAX = 65_536 + 1_024
+"""The longest line that may be typed: the text of a block, and a command before it."""
+CONSOLE_WORD_CHARACTERS_MAX = 40
+"""Of a longer word that is no command only the beginning is shown."""
 CONSOLE_SOURCES_MAX = 64
 """Of the lines of the queue only the longest are shown."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,33 @@ def test_lines_at_standard_input_are_commands(tmp_path: Path) -> None:
     assert rest.endswith("stopping\n")
 
 
+def test_files_and_keys_are_taken_at_standard_input_too(tmp_path: Path, xorbit: Command) -> None:
+    """The same lines work as in `xorbit console`: whoever starts a node owns its home."""
+    home, file = tmp_path / "home", tmp_path / "a file"
+    file.write_bytes(b"hello")
+    key = xorbit("key", "new", "me", "--home", home).text.strip()
+    with NodeProcess(home, stdin=subprocess.PIPE) as node:
+        keyboard, shown = node.process.stdin, node.process.stdout
+        assert keyboard is not None
+        assert shown is not None
+
+        def type_line(line: str, answers: int) -> str:
+            keyboard.write(f"{line}\n".encode())
+            keyboard.flush()
+            return "".join(shown.readline().decode() for _ in range(answers))
+
+        put = type_line(f"put '{file}'", 2)
+        assert re.fullmatch(r"\[put .*/a file\] 5 bytes held by .*\nbafk\w+\n", put)
+        assert type_line("keys", 1) == f"me  {key}\n"
+        assert "no key named 'nobody'" in type_line("publish nobody hi", 1)
+        published = type_line("publish me 'hello world'", 2)
+        assert published.startswith("[publish me] sequence 1, held by")
+        assert published.endswith(f"\nresolve {key}\n")
+        assert type_line("resolve me", 1) == f"[1] resolving the record of {key[:8]}\n"
+        assert type_line("stop", 1)
+        assert node.ended() == 0
+
+
 @pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "< short"])
 def test_a_node_in_the_background_needs_no_standard_input(tmp_path: Path, redirect: str) -> None:
     """An empty, a closed or a short standard input is no reason to end, nor a closed stderr."""
@@ -157,7 +185,7 @@ def test_a_flood_of_lines_is_taken_piece_by_piece(tmp_path: Path) -> None:
         assert node.process.returncode == 0
     lines = out.decode().splitlines()
     assert lines[:2_000] == ["no peers"] * 2_000
-    assert lines[2_000].startswith(f"unknown command '{'x' * 1_024}'")
+    assert lines[2_000].startswith("a line holds at most")
     assert lines[-1] == "stopping"
 
 

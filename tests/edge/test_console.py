@@ -8,11 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.edge.cli_nodes import WITHIN_S, XORBIT, NodeProcess, xorbit_process
 from tests.edge.conftest import Command
+from xorbit.api import Node
 from xorbit.blocking import open_node
 from xorbit.cli.console import HISTORY_FILE
 from xorbit.core.console import COMMANDS
+from xorbit.errors import MisuseError
+from xorbit.run.control_client import ControlClient
 from xorbit.run.tracing import tracing
 
 
@@ -78,25 +83,29 @@ def test_every_command_is_answered_through_the_console(nodes: list[NodeProcess])
     }
     lines = [given.get(name, name) for name in COMMANDS if name not in ("stop", "quit")]
     code, out, err = typed(a, *lines, "quit", "never reached")
-    assert code == 1  # publish: there is no such key
-    assert "nobody" in err
+    assert code == 1
     for says in (
         "stored at 3 nodes",
-        "expected a name",
-        "nobody has it",
-        "expected a public key",
+        "none yet: `xorbit key new NAME`",
         "3 closest" if len(nodes) > 3 else "2 closest",
         "is there",
         "connected: ",
-        "is not connected",
-        "has the number '99'",
         "BUCKET",
         "PER SECOND",
-        "expected a guid",
         f"id {a.id}",
     ):
         assert says in out, says
-    assert "never reached" not in out
+    for says in (
+        "expected a name",
+        "no key named 'nobody'",
+        "nobody has it",
+        "expected a public key",
+        "is not connected",
+        "has the number '99'",
+        "expected a guid",
+    ):
+        assert says in err, says
+    assert "never reached" not in out + err
 
 
 def test_files_and_keys_are_those_of_the_console(
@@ -114,6 +123,12 @@ def test_files_and_keys_are_those_of_the_console(
     name = re.findall(r"^baf\w+$", out, re.MULTILINE)[0]
     assert "[publish me] sequence 1, held by 3 nodes" in out
     assert "put PATH | put -t TEXT" in out
+    public = xorbit("key", "show", "me", "--home", a.home).text.strip()
+    assert f"resolve {public} --salt s" in out
+    code, out, err = typed(a, "resolve me --salt s", "publish me again --salt s --cas 7")
+    assert "sequence 1, 11 bytes:\nhello world" in out
+    assert code == 1
+    assert "[publish me] " in err
     code, out, err = typed(b, f"get {name} -o {copy}", f"get {name}", "put", "get a b c", "put 'x")
     assert copy.read_bytes() == file.read_bytes()
     assert code == 1
@@ -156,6 +171,30 @@ def test_a_session_in_a_terminal(nodes: list[NodeProcess], tmp_path: Path) -> No
     assert history.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_console_that_leaves_ends_what_it_began_and_leaves_nothing(tmp_path: Path) -> None:
+    """Closed in order or cut off: the node forgets the line, its number and its work."""
+    async with Node(tmp_path, listen="127.0.0.1:0", network="console tests", mdns=False) as node:
+        for closing in ("the answers", "the client", "the connection"):
+            client = await ControlClient.connect(tmp_path)
+            answers = client.console(f"follow {'ab' * 32}")
+            number = (await anext(answers)).split("]")[0].strip("[")
+            assert "Follow" in await answer(node, "work")
+            if closing == "the answers":
+                await answers.aclose()
+            elif closing == "the connection":
+                client._writer.transport.abort()  # as when its process is killed
+            await client.close()
+            while await answer(node, "work") != "nothing is in progress":
+                pass  # the node hears of it in a moment
+            with pytest.raises(MisuseError, match="nothing in progress"):
+                await answer(node, f"cancel {number}")
+
+
+async def answer(node: Node, line: str) -> str:
+    """Return the one answer to a line."""
+    return "".join([text async for text in node.console(line)])
+
+
 def test_a_console_ends_with_its_node(tmp_path: Path) -> None:
     """`stop` ends the node, and the console says that it is gone."""
     with NodeProcess(tmp_path) as node:
@@ -189,6 +228,7 @@ def test_put_and_get_show_their_trace(
     elsewhere = xorbit("trace", operation["guid"], "--home", c.home, "--json").json
     assert elsewhere["kind"] is None
     assert {step["peer"] for step in elsewhere["steps"]} == {a.id}
+    assert ("disk", "Write") in {(step["direction"], step["kind"]) for step in operation["steps"]}
     here = xorbit("trace", operation["guid"][:8], "--home", a.home)
     assert operation["guid"] in here.text
     xorbit("trace", "00" * 16, "--home", a.home).failed(3, "remembers nothing")
@@ -241,7 +281,7 @@ def test_the_blocking_node_traces_what_it_did(tmp_path: Path) -> None:
         with tracing() as works:
             node.put_block(b"hello")
         [work] = works
-        assert {event.what for event in node.trace(work)} == {"began", "ended"}
+        assert {event.what for event in node.trace(work)} == {"began", "disk", "ended"}
         assert node.trace(work.hex()[:8]) == node.trace(work)
         node.put_block(b"outside")
         assert len(works) == 1

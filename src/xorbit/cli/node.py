@@ -18,6 +18,7 @@ import typer
 
 from xorbit.api import Node
 from xorbit.cli.info import status_facts
+from xorbit.cli.lines import TypedLines
 from xorbit.cli.options import (
     DEFAULT_PORT,
     Bootstrap,
@@ -29,15 +30,15 @@ from xorbit.cli.options import (
     read_secret,
 )
 from xorbit.cli.output import ExitCode, fact, fact_json, leave, set_up_log, stop_signals
-from xorbit.config import DEFAULT_LIMITS, Limits
+from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS, Limits
 from xorbit.errors import WorldError
 from xorbit.run.loop import run
 
 DEFAULT_LISTEN = f"0.0.0.0:{DEFAULT_PORT}"
 ANY_PORT = "0.0.0.0:0"
-LINE_BYTES_MAX = 1_024
-"""Of a longer line at standard input the rest is ignored."""
 READ_BYTES = 65_536
+TAKEN_BYTES = CONSOLE_LINE_BYTES_MAX + 1
+"""What is kept of a line too long: enough to see that it is."""
 
 log = logging.getLogger("xorbit")
 
@@ -140,8 +141,12 @@ async def _serve(node: Node, until_stdin_closes: bool, json: bool) -> None:
     try:
         async with node:
             await _announce(node, json)
-            _read_stdin(node, told.stop if until_stdin_closes else None)
-            await node.ended()
+            typed = TypedLines(node, fact)
+            try:
+                _read_stdin(typed, told.stop if until_stdin_closes else None)
+                await node.ended()
+            finally:
+                await typed.close()
             log.info("stopping, as typed at the console")
     except asyncio.CancelledError:
         if not told.why:
@@ -186,7 +191,7 @@ class _Told:
 # --- Standard input -----------------------------------------------------------------------------
 
 
-def _read_stdin(node: Node, at_end: Callable[[], None] | None) -> None:
+def _read_stdin(typed: TypedLines, at_end: Callable[[], None] | None) -> None:
     """Make the lines of standard input jobs, on a thread: files and terminals know no waiting.
 
     A daemon: nothing can wake a thread that reads, and it must not keep the process from ending.
@@ -195,21 +200,21 @@ def _read_stdin(node: Node, at_end: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     loop = asyncio.get_running_loop()
     thread = threading.Thread(
-        target=_pump_stdin, args=(loop, node, at_end), name="xorbit-stdin", daemon=True
+        target=_pump_stdin, args=(loop, typed, at_end), name="xorbit-stdin", daemon=True
     )
     thread.start()
 
 
 def _pump_stdin(
-    loop: asyncio.AbstractEventLoop, node: Node, at_end: Callable[[], None] | None
+    loop: asyncio.AbstractEventLoop, typed: TypedLines, at_end: Callable[[], None] | None
 ) -> None:
     rest = b""
     try:
         while data := _read_some():
             *whole, last = (rest + data).split(b"\n")
-            lines, rest = [line[:LINE_BYTES_MAX] for line in whole], last[:LINE_BYTES_MAX]
+            lines, rest = [line[:TAKEN_BYTES] for line in whole], last[:TAKEN_BYTES]
             # Reads on when these are taken, or a flood of lines would pile up in the loop.
-            asyncio.run_coroutine_threadsafe(_type(node, lines), loop).result()
+            asyncio.run_coroutine_threadsafe(_type(typed, lines), loop).result()
         if at_end is not None:
             loop.call_soon_threadsafe(at_end)
     except RuntimeError:
@@ -224,8 +229,8 @@ def _read_some() -> bytes:
         return b""  # closed, or a terminal that has another process in its foreground
 
 
-async def _type(node: Node, lines: list[bytes]) -> None:
+async def _type(typed: TypedLines, lines: list[bytes]) -> None:
     for line in lines:
         if text := line.decode(errors="replace").strip():
-            node.type_line(text)
+            typed.do(text)
             await asyncio.sleep(0)  # a turn of the machine

@@ -171,12 +171,13 @@ class Print(EffectBase, frozen=True):
     """Show this text to whoever typed the line.
 
     That is the node's standard input where `session` is None, else that console. `last` says that
-    nothing more comes for that line.
+    nothing more comes for that line, `fault` that it could not be done, and whose fault that is.
     """
 
     text: str
     session: Guid | None = None
     last: bool = True
+    fault: Literal["", "misuse", "world"] = ""
 
 
 class Stopped(EffectBase, frozen=True):

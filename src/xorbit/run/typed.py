@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Protocol
 
+from msgspec import structs
+
 from xorbit.config import CONSOLE_SOURCES_MAX, Limits
 from xorbit.core import job as jobs
 from xorbit.core.effect import Print
 from xorbit.core.job import QueueFigures
 from xorbit.core.queue import JobQueue
-from xorbit.errors import StoppedError
+from xorbit.errors import MisuseError, StoppedError, WorldError
 from xorbit.ids import Guid
 
 
@@ -58,7 +60,7 @@ class Answers:
         answer = await self._waiting.get()
         if answer is not None and self._lost:
             text = f"({self._lost:,} answers were too many to show)\n{answer.text}"
-            answer, self._lost = Print(text, answer.session, answer.last), 0
+            answer, self._lost = structs.replace(answer, text=text), 0
         return answer
 
 
@@ -102,6 +104,8 @@ class Consoles:
         """Do what a line says and yield each answer; whoever stops to listen ends what it began.
 
         Raises:
+            MisuseError: the line is none that can be done.
+            WorldError: it could not be done.
             StoppedError: the node stopped before it was done.
         """
         await self._body.room(line)
@@ -114,6 +118,8 @@ class Consoles:
             while not done:
                 answer = await answers.next()
                 done = answer.last
+                if answer.fault:
+                    raise (MisuseError if answer.fault == "misuse" else WorldError)(answer.text)
                 yield answer.text
         finally:
             del self._answers[session]

@@ -40,7 +40,7 @@ def test_shows_each_job_and_its_effects(xorbit: Command, log: Path) -> None:
     assert lines[0] == "     1  1.500000  Listening(addresses=[127.0.0.1:4000])"
     assert lines[1].startswith("     2  2.500000  Store(guid=6767676767676767..., ")
     assert lines[2].startswith("        -> WriteStore(")
-    assert lines[-1] == "        -> Print(text='no peers', session=None, last=True)"
+    assert lines[-1] == "        -> Print(text='no peers', session=None, last=True, fault='')"
     assert OWN.hex() in ran.err
 
 

@@ -4,7 +4,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from tests.world import Node, World
-from xorbit.config import Limits
+from xorbit.config import CONSOLE_TEXT_CHARACTERS_MAX, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.console import COMMANDS
@@ -50,16 +50,23 @@ def answer(node: Node, line: str) -> str:
 
 def test_help_lists_every_command_with_its_arguments() -> None:
     lines = answer(World().node(), "help").splitlines()
-    assert [line.split()[0] for line in lines] == list(COMMANDS)
-    assert all(
-        command.usage in line and command.help in line
-        for command, line in zip(COMMANDS.values(), lines, strict=True)
-    )
+    text = iter(lines)
+    for command in COMMANDS.values():
+        line = next(text)
+        assert line.strip().startswith(command.usage)
+        assert command.help in (line if command.help in line else next(text))
+    assert next(text, None) is None
+
+
+def test_help_fits_a_terminal_of_80_columns() -> None:
+    lines = answer(World().node(), "help").splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 def test_help_of_one_command() -> None:
     node = World().node()
-    assert answer(node, "HELP Put").startswith("put TEXT\n")
+    assert answer(node, "HELP Put").startswith("put PATH | put -t TEXT\n")
+    assert answer(node, "help exit").startswith("quit\n")
     assert answer(node, "help frob") == "unknown command 'frob': 'help' lists them all"
 
 
@@ -75,8 +82,25 @@ def test_every_command_says_its_usage_when_given_too_much_or_too_little(name: st
 
 def test_what_is_no_command_is_told_so() -> None:
     node = World().node()
-    assert answer(node, "frobnicate now") == "unknown command 'frobnicate': try 'help'"
+    assert answer(node, "frobnicate") == "unknown command 'frobnicate': 'help' lists them all"
     assert "unknown command" in answer(node, "\ufffd\x00")
+    assert len(answer(node, "x" * 60_000)) < 100
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("fing", "'fingers'"), ("peer x", "'peers'"), ("stauts", "'status'"), ("po", "'possibles'")],
+)
+def test_what_may_have_been_meant_is_named(typed: str, meant: str) -> None:
+    assert f"did you mean {meant}" in answer(World().node(), typed)
+
+
+def test_a_line_as_the_shell_takes_it_is_told_what_to_leave_out() -> None:
+    assert answer(World().node(), "xorbit peers").startswith("leave out 'xorbit' here")
+
+
+def test_of_a_line_typed_wrongly_no_more_than_a_page_is_said_back() -> None:
+    assert len(answer(World().node(), f"whereis {'x' * 60_000}")) == CONSOLE_TEXT_CHARACTERS_MAX
 
 
 def test_an_empty_line_is_answered_with_nothing_but_a_console_hears_its_end() -> None:
@@ -100,10 +124,19 @@ def test_an_empty_line_is_answered_with_nothing_but_a_console_hears_its_end() ->
         ("trace 7", "expected a guid"),
         ("resolve 12", "expected a public key"),
         ("resolve zz", "expected a public key"),
-        ("connect nowhere", "expected HOST:PORT"),
-        ("publish me hello", "your key"),
+        ("connect nowhere", "expected an id or HOST:PORT"),
+        ("connect nowhere:x", "expected HOST:PORT"),
+        ("publish me hello", "what needs your keys is done where your files are"),
+        ("keys", "what needs your keys"),
+        ("put file", "'put -t TEXT' stores a text"),
+        ("put -t", "expected a text"),
+        ("put -t ''", "expected a text"),
+        ("resolve " + "ab" * 32 + " --salt", "usage: resolve KEY [--salt SALT]"),
+        ("follow " + "ab" * 32 + " salt", "usage: follow KEY [--salt SALT]"),
+        ("connect 7", "no node that is known here begins so"),
+        ("connect " + "ab" * 32, "no address of abababab is known"),
         ("cancel 7", "nothing in progress has the number '7'"),
-        ("put " + "x" * 70_000, "65,536 bytes"),
+        ("put -t " + "x" * 70_000, "65,536 bytes"),
     ],
 )
 def test_what_is_typed_wrongly_is_told_what_was_expected(line: str, says: str) -> None:
@@ -127,7 +160,7 @@ def test_peers_lists_who_is_connected_in_the_order_of_their_ids() -> None:
     nodes = world.network(3)
     head, *rows = answer(nodes[0], "peers").splitlines()
     assert head.split()[:2] == ["ID", "ADDRESS"]
-    assert [row.split()[0] for row in rows] == sorted(node.id.hex() for node in nodes[1:])
+    assert [row.split()[0] for row in rows] == sorted(node.id.hex()[:8] for node in nodes[1:])
     assert answer(world.node(), "peers") == "no peers"
 
 
@@ -248,7 +281,7 @@ def test_trace_takes_a_guid_its_beginning_or_the_number_of_a_line() -> None:
 def test_what_is_put_can_be_got_at_any_node_by_the_name_that_was_shown() -> None:
     world = World()
     nodes = world.network(4)
-    first, last = type_in(nodes[0], "put hello  there", 2.0)
+    first, last = type_in(nodes[0], "put -t hello  there", 2.0)
     name = first.split()[-1]
     assert name == str(Cid(Codec.RAW, block_key(b"hello  there")))
     assert last.startswith("[1] stored at 4 nodes")
@@ -257,8 +290,22 @@ def test_what_is_put_can_be_got_at_any_node_by_the_name_that_was_shown() -> None
     assert "hello  there" in got
     *_, got = type_in(nodes[1], f"get xorbit://{name}", 2.0)
     assert "hello  there" in got
-    *_, by_flag = type_in(nodes[1], "put -t hello  there", 2.0)
-    assert by_flag.startswith("[2] stored")
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("'hello  there'", b"hello  there"),
+        ('"it\'s"', b"it's"),
+        ("it's", b"it's"),
+        ("'open", b"'open"),
+        ("'one' 'two'", b"'one' 'two'"),
+        ("  - x  ", b"- x"),
+    ],
+)
+def test_quotes_around_a_text_are_no_part_of_it(typed: str, stored: bytes) -> None:
+    first, *_ = type_in(World().node(), f"put -t {typed}")
+    assert first.split()[-1] == name_of(block_key(stored))
 
 
 def test_what_nobody_has_is_told_so() -> None:
@@ -361,6 +408,24 @@ def test_connect_and_disconnect() -> None:
     assert "failed (unreachable)" in text
 
 
+def test_connect_takes_a_node_of_which_an_address_is_known() -> None:
+    """From the table, or only heard of; nobody else may answer there."""
+    world = World(seed=3)
+    one, other = world.pair()
+    first, *_ = type_in(one, f"connect {other.id.hex()[:8]}", 1.0)
+    assert first == f"[1] dialling {other.id.hex()[:8]} at {other.address}"
+    wrong = Id(b"w" * 32)
+    one.machine.state.possibles[wrong] = Contact(wrong, (other.address,))
+    *_, text = type_in(one, f"connect {wrong.hex()[:8]}", 1.0)
+    assert "failed (unreachable)" in text
+
+
+@pytest.mark.parametrize("command", ["ping", "connect", "disconnect"])
+def test_a_node_does_not_talk_to_itself(command: str) -> None:
+    node = World().node()
+    assert answer(node, f"{command} {node.id.hex()}") == f"{node.id.hex()[:8]} is this node itself"
+
+
 def test_whereis_asks_for_the_nodes_own_word() -> None:
     one, other = World().pair()
     first, _ = type_in(one, f"whereis {other.id.hex()}", 5.0)
@@ -383,7 +448,8 @@ def test_a_record_is_resolved_and_followed() -> None:
     public = KEY.verify_key.encode().hex()
     *_, text = type_in(nodes[0], f"resolve {public}", 3.0)
     assert "sequence 1, 5 bytes:\nfirst" in text
-    *_, text = type_in(nodes[0], f"resolve {public} salt", 3.0)
+    first, text = type_in(nodes[0], f"resolve {public} --salt 's'", 3.0)
+    assert first.endswith(f"of {public[:8]} with salt 's'")
     assert "nobody has it" in text
     said, shown = type_in(nodes[0], f"follow {public}", 3.0)
     assert "'cancel 3' ends it" in said
@@ -444,7 +510,35 @@ def test_a_beginning_that_two_nodes_share_is_not_guessed() -> None:
     for last in (1, 2):
         id = Id(b"\xab" * 31 + bytes([last]))
         node.machine.state.possibles[id] = Contact(id)
-    assert "more than one known node begins so" in answer(node, "whereis abab")
+    assert "abababab and abababab begin so" in answer(node, "whereis abab")
+
+
+# --- What could not be done ---------------------------------------------------------------------
+
+
+def faults(node: Node, line: str, run_s: float = 5.0) -> list[str]:
+    """Type a line in a console and return whose fault each answer says it is."""
+    node.push(jobs.HandleStdinLine(line, SESSION))
+    node.world.run(run_s)
+    prints = (it for _, _, effects in node.log for it in effects if isinstance(it, fx.Print))
+    return [effect.fault for effect in prints]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("frob", "misuse"),
+        ("whereis zz", "misuse"),
+        ("status", ""),
+        (f"get {name_of(block_key(b'nobody'))}", "world"),
+        ("put -t alone", "world"),
+        (f"ping {'ab' * 32}", "world"),
+    ],
+)
+def test_the_last_answer_says_whose_fault_it_is_that_a_line_failed(line: str, fault: str) -> None:
+    """A script must know, without reading what was said."""
+    node = World().node(listen=False)
+    assert faults(node, line)[-1] == fault
 
 
 # --- What is shown of what others wrote -----------------------------------------------------------

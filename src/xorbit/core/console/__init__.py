@@ -3,12 +3,16 @@
 One table of commands (table.py) serves standard input and every attached console. What the state
 tells at once is answered at once (show.py). What takes time becomes a job like any local caller's
 (act.py); its outcome is text too (tell.py), under the number that the line was given. Pure: no
-files, no keys, no clock; those belong to the console program.
+files, no keys, no clock; what needs files and keys is done by whoever reads the lines
+(cli/lines.py).
 """
 
+from typing import Literal
+
+from xorbit.config import CONSOLE_TEXT_CHARACTERS_MAX
 from xorbit.core.console.line import Line, Started
-from xorbit.core.console.table import COMMANDS
-from xorbit.core.console.tell import outcome_text, pushed_text, step_text
+from xorbit.core.console.table import COMMANDS, find_command
+from xorbit.core.console.tell import is_failure, outcome_text, pushed_text, step_text
 from xorbit.core.effect import Finish, Print, Pushed
 from xorbit.core.job import HandleStdinLine, Job
 from xorbit.core.state import State, Typed
@@ -24,7 +28,9 @@ def handle_line(state: State, job: HandleStdinLine) -> Job | None:
     try:
         answer = _answer(state, line)
     except MisuseError as error:
-        answer = str(error)
+        text = str(error)[:CONSOLE_TEXT_CHARACTERS_MAX]
+        state.emit(Print(text, job.session, fault="misuse"))
+        return None
     if isinstance(answer, str):
         if answer or job.session is not None:
             state.emit(Print(answer, job.session))
@@ -41,7 +47,8 @@ def tell(state: State) -> None:
     state.trace.fresh.clear()
     for effect in tuple(state.effects):
         if isinstance(effect, Finish) and effect.guid in state.typed:
-            _end(state, effect.guid, outcome_text(state, effect.guid, effect.outcome))
+            fault = "world" if is_failure(effect.outcome) else ""
+            _end(state, effect.guid, outcome_text(state, effect.guid, effect.outcome), fault)
         elif isinstance(effect, Pushed) and (typed := state.typed.get(effect.guid)):
             text = pushed_text(effect.record)
             state.emit(Print(f"[{typed.number}] {text}", typed.session, last=False))
@@ -56,9 +63,7 @@ def cancelled(state: State, guid: Guid) -> None:
 def _answer(state: State, line: Line) -> str | Started:
     if not line.words:
         return ""
-    command = COMMANDS.get(line.words[0])
-    if command is None:
-        raise MisuseError(f"unknown command {line.words[0]!r}: try 'help'")
+    command = find_command(line.words[0])
     given = len(line.words) - 1
     if not command.least <= given <= command.most:
         raise MisuseError(f"usage: {command.usage}")
@@ -69,7 +74,7 @@ def _begin(state: State, session: Guid | None, line: Line, started: Started) -> 
     limits = state.limits
     if len(state.typed) >= limits.console_works_max:
         text = f"{limits.console_works_max} commands are in progress: wait, or cancel one"
-        state.emit(Print(text, session))
+        state.emit(Print(text, session, fault="world"))
         return None
     guid = session or state.new_guid()
     state.typed_count += 1
@@ -81,7 +86,7 @@ def _begin(state: State, session: Guid | None, line: Line, started: Started) -> 
     return started.job(guid)
 
 
-def _end(state: State, guid: Guid, text: str) -> None:
+def _end(state: State, guid: Guid, text: str, fault: Literal["", "world"] = "") -> None:
     typed = state.typed.pop(guid)
     state.trace.watched.pop(guid, None)
-    state.emit(Print(f"[{typed.number}] {text}", typed.session))
+    state.emit(Print(f"[{typed.number}] {text}", typed.session, fault=fault))

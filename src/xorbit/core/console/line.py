@@ -4,6 +4,7 @@ Ids may be typed by their beginning, as far as this node knows only one that beg
 that is typed wrongly raises MisuseError with what was expected.
 """
 
+import shlex
 from base64 import b32decode, b32encode
 from binascii import Error as NotBase32
 from collections.abc import Callable
@@ -53,6 +54,17 @@ class Started:
     """Show each exchange as it happens."""
 
 
+def unquoted(text: str) -> str:
+    """Return a text without the quotes that stand around all of it, as a shell takes them off."""
+    if not text.startswith(("'", '"')):
+        return text
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    return words[0] if len(words) == 1 else text
+
+
 def parse_id(state: State, text: str) -> Id:
     """Return the id that was typed, whole or by a beginning that only one known node has."""
     digits = text.lower()
@@ -60,8 +72,9 @@ def parse_id(state: State, text: str) -> Id:
         fitting = _known_by(state, digits)
         if len(fitting) == 1:
             return fitting[0]
-        known = "no node that is known here" if not fitting else "more than one known node"
-        raise MisuseError(f"expected an id, or the beginning of just one: {known} begins so")
+        known = " and ".join(map(short, fitting)) or "no node that is known here"
+        begin = "begin" if fitting else "begins"
+        raise MisuseError(f"expected an id, or the beginning of just one: {known} {begin} so")
     try:
         id = bytes.fromhex(digits)
     except ValueError:

@@ -29,7 +29,7 @@ def peers(state: State, _: Line) -> str:
         usual = link.round_trip.smoothed_s
         rows.append(
             (
-                peer.hex(),
+                short(peer),
                 str(link.address),
                 "us" if link.dialled else "them",
                 "-" if usual is None else milliseconds(usual),

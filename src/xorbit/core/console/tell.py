@@ -22,6 +22,17 @@ def outcome_text(state: State, guid: Guid, outcome: Outcome) -> str:
     return f"{text}\n    (trace {short(guid)})" if len(state.trace_of(guid)) > 2 else text
 
 
+def is_failure(outcome: Outcome) -> bool:
+    """Return whether a line could not be done."""
+    match outcome:
+        case fx.Failed() | fx.NotFound():
+            return True
+        case fx.PutDone(receipts):
+            return all(receipt.outcome != "stored" for receipt in receipts)
+        case _:
+            return False
+
+
 def pushed_text(record: Record) -> str:
     """Return a record that was pushed."""
     return _item(record)

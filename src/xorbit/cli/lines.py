@@ -1,0 +1,234 @@
+"""Typed lines that need the user's files and keys; all others are the node's own (core/console).
+
+The same lines work in `xorbit console` and on `xorbit node`'s standard input: paths, the names of
+keys and signatures are dealt with here, over whatever calls there are. No terminal, no sockets.
+"""
+
+import asyncio
+import shlex
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from xorbit.api import Node
+from xorbit.cli.output import human_size
+from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS
+from xorbit.core.console import COMMANDS
+from xorbit.errors import MisuseError, XorbitError
+from xorbit.files.cid import Codec, parse_cid
+from xorbit.keys import list_keys, load_key, public_key_from
+from xorbit.run.calls import Calls
+
+TEXT_FLAG = "-t"
+
+Say = Callable[[str], None]
+
+
+class Lines:
+    """Does lines: the node's commands by the node, those that need files and keys by itself."""
+
+    def __init__(self, calls: Calls, home: Path) -> None:
+        """Serve a user whose files and keys are at `home`, at the node behind `calls`."""
+        self.calls = calls
+        self.home = home
+
+    async def do(self, line: str, say: Say) -> None:
+        """Do a line, and say every answer as it comes.
+
+        Raises:
+            XorbitError: it could not be done.
+            StoppedError: the node is gone.
+        """
+        check_length(line)
+        if is_own(line):
+            await self.do_own(line, say)
+            return
+        async with aclosing(self.calls.console(self.for_node(line))) as answers:
+            async for answer in answers:
+                if answer:
+                    say(answer)
+
+    async def do_own(self, line: str, say: Say) -> None:
+        """Do a line that `is_own`."""
+        name, _, rest = line.strip().partition(" ")
+        words = _words(rest)
+        match name.lower():
+            case "put":
+                await self._put(words, say)
+            case "get":
+                await self._get(words, say)
+            case "publish":
+                await self._publish(words, say)
+            case _:
+                self._keys(words, say)
+
+    def for_node(self, line: str) -> str:
+        """Return a line with the public key instead of the name of one of the user's keys.
+
+        Raises:
+            MisuseError: neither is there.
+        """
+        name, _, rest = line.strip().partition(" ")
+        key, _, more = rest.strip().partition(" ")
+        if name.lower() not in ("resolve", "follow") or not key:
+            return line
+        return f"{name} {public_key_from(self.home, key).hex()} {more.lstrip()}".strip()
+
+    async def _put(self, words: list[str], say: Say) -> None:
+        if len(words) != 1:
+            _misuse("put")
+        path = _path(words[0])
+        async with _naming("put", path):
+            summary = await self.calls.put_file(path)
+        nodes = "1 node" if summary.holders_min == 1 else f"{summary.holders_min} nodes or more"
+        say(f"[put {path}] {human_size(summary.bytes)} held by {nodes}\n{summary.cid}")
+
+    async def _get(self, words: list[str], say: Say) -> None:
+        match words:
+            case [name, "-o", to] | ["-o", to, name]:
+                path = _path(to)
+            case [name]:
+                text = f"{name} names a file of several blocks: add -o PATH to write it somewhere"
+                raise MisuseError(text)
+            case _:
+                _misuse("get")
+        cid = parse_cid(name)
+        async with _naming("get", path):
+            size = await self.calls.get_file_to(cid, path)
+        say(f"[get {path}] {human_size(size)} written")
+
+    async def _publish(self, words: list[str], say: Say) -> None:
+        salt, cas = _option(words, "--salt") or "", _option(words, "--cas")
+        if len(words) != 2 or not (cas is None or cas.isdecimal()):
+            _misuse("publish")
+        name, value = words
+        key = load_key(self.home, name)
+        seen = None if cas is None else int(cas)
+        async with _naming("publish", name):
+            done = await self.calls.publish(key, value.encode(), salt=salt.encode(), cas=seen)
+        nodes = "1 node" if len(done.holders) == 1 else f"{len(done.holders)} nodes"
+        more = f" --salt {shlex.quote(salt)}" if salt else ""
+        say(
+            f"[publish {name}] sequence {done.seq}, held by {nodes}; anybody reads it by\n"
+            f"resolve {key.public_key.hex()}{more}"
+        )
+
+    def _keys(self, words: list[str], say: Say) -> None:
+        if words:
+            _misuse("keys")
+        keys = list_keys(self.home)
+        width = max((len(key.name) for key in keys), default=0)
+        lines = [f"{key.name:<{width}}  {key.public_key.hex()}" for key in keys]
+        say("\n".join(lines) or "none yet: `xorbit key new NAME` makes one")
+
+
+class TypedLines:
+    """The lines of a node's own standard input; those that need files or keys run beside others.
+
+    Answers go where the node's console shows them (`say`).
+    """
+
+    def __init__(self, node: Node, say: Say) -> None:
+        """Serve the user who started `node`."""
+        self._node = node
+        self._say = say
+        self._lines = Lines(node, node.home)
+        self._running: dict[asyncio.Task[None], None] = {}
+
+    def do(self, line: str) -> None:
+        """Begin to do a line."""
+        try:
+            check_length(line)
+            if not is_own(line):
+                self._node.type_line(self._lines.for_node(line))
+                return
+            if len(self._running) >= DEFAULT_LIMITS.console_works_max:
+                raise MisuseError(f"{len(self._running)} commands are in progress: wait for some")
+        except XorbitError as error:
+            self._say(str(error))
+            return
+        task = asyncio.create_task(self._do_own(line))
+        self._running[task] = None
+        task.add_done_callback(lambda done: self._running.pop(done, None))
+
+    async def close(self) -> None:
+        """End what is in progress."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def _do_own(self, line: str) -> None:
+        try:
+            await self._lines.do_own(line, self._say)
+        except XorbitError as error:
+            self._say(str(error))
+
+
+def check_length(line: str) -> None:
+    """Refuse a line that is too long to be taken whole.
+
+    Raises:
+        MisuseError: it is.
+    """
+    if len(line.encode(errors="replace")) > CONSOLE_LINE_BYTES_MAX:
+        raise MisuseError(
+            f"a line holds at most {CONSOLE_LINE_BYTES_MAX:,} bytes: put what is longer as a file"
+        )
+
+
+def is_own(line: str) -> bool:
+    """Return whether a line needs the user's files or keys."""
+    name, _, rest = line.strip().partition(" ")
+    match name.lower(), rest.split():
+        case "put", words:
+            return words[:1] != [TEXT_FLAG]
+        case "get", [name]:
+            return _is_file(name)
+        case ("get", [_, *_]) | (("publish" | "keys"), _):
+            return True
+        case _:
+            return False
+
+
+@asynccontextmanager
+async def _naming(what: str, of: object) -> AsyncGenerator[None]:
+    """Put which line it was before an error's message: several may be in progress."""
+    try:
+        yield
+    except XorbitError as error:
+        raise type(error)(f"[{what} {of}] {error}") from error
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise MisuseError(f"{error}: put quotes around what has spaces in it") from error
+
+
+def _option(words: list[str], flag: str) -> str | None:
+    """Take an option and its value out of the words."""
+    if flag not in words[:-1]:
+        return None
+    at = words.index(flag)
+    value = words[at + 1]
+    del words[at : at + 2]
+    return value
+
+
+def _is_file(name: str) -> bool:
+    """Return whether a name is that of a file of several blocks; text that is no name is not."""
+    try:
+        return parse_cid(name).codec is Codec.DAG_PB
+    except MisuseError:
+        return False
+
+
+def _misuse(name: str) -> NoReturn:
+    raise MisuseError(f"usage: {COMMANDS[name].usage} (put quotes around what has spaces in it)")

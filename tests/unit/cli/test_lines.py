@@ -1,0 +1,167 @@
+"""Typed lines that need files and keys: done by whoever reads them, all others by the node."""
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.unit.cli.fake_calls import FILE, LEAF, FakeCalls
+from xorbit.api import Node
+from xorbit.cli.lines import Lines, TypedLines, is_own
+from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS
+from xorbit.errors import MisuseError, NotStoredError
+from xorbit.keys import new_key
+
+
+class Said(list[str]):
+    """What was said."""
+
+    def __call__(self, text: str) -> None:
+        self.append(text)
+
+
+async def said_to(lines: Lines, line: str) -> str:
+    """Do a line and return all that was said."""
+    said = Said()
+    await lines.do(line, said)
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "own"),
+    [
+        ("put file", True),
+        ("PUT 'a file'", True),
+        ("put", True),
+        ("put -t text", False),
+        (f"get {LEAF}", False),
+        (f"get {FILE}", True),
+        (f"get {LEAF} -o x", True),
+        ("get nonsense", False),
+        ("get", False),
+        ("publish me hello", True),
+        ("keys", True),
+        ("status", False),
+        ("resolve me", False),
+        ("", False),
+    ],
+)
+def test_what_needs_files_and_keys_is_known_by_its_words(line: str, own: bool) -> None:
+    assert is_own(line) is own
+
+
+async def test_what_the_node_does_itself_goes_to_it_as_it_was_typed(tmp_path: Path) -> None:
+    fake = FakeCalls()
+    assert await said_to(Lines(fake.calls, tmp_path), "put -t  two  words") == (
+        "did put -t  two  words"
+    )
+
+
+async def test_a_file_is_put_and_got(tmp_path: Path) -> None:
+    """Paths are those of a shell: quotes, spaces, ~."""
+    fake, file = FakeCalls(), tmp_path / "a file"
+    lines = Lines(fake.calls, tmp_path)
+    text = await said_to(lines, f"put '{file}'")
+    assert text == f"[put {file}] 5 bytes held by 1 node\n{FILE}"
+    for form in (f"get {FILE} -o '{tmp_path}/a copy'", f"get -o '{tmp_path}/a copy' {FILE}"):
+        assert await said_to(lines, form) == f"[get {tmp_path}/a copy] 5 bytes written"
+    await said_to(lines, f"get {LEAF} -o ~/x")
+    assert fake.got[1:] == [(FILE, tmp_path / "a copy"), (LEAF, Path.home() / "x")]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("put", "usage: put PATH | put -t TEXT"),
+        ("put two words", "quotes around what has spaces"),
+        ("put 'open", "No closing quotation: put quotes"),
+        (f"get {FILE}", "add -o PATH"),
+        ("get a b c", "usage: get NAME"),
+        ("publish", "usage: publish KEYNAME"),
+        ("publish me two words", "quotes around what has spaces"),
+        ("publish me x --cas first", "usage: publish"),
+        ("publish nobody x", "no key named 'nobody'"),
+        ("keys all", "usage: keys"),
+        ("resolve nobody", "or the name of a key"),
+        (f"put -t {'x' * 70_000}", "a line holds at most"),
+    ],
+)
+async def test_what_is_typed_wrongly_is_told_what_was_expected(
+    tmp_path: Path, line: str, says: str
+) -> None:
+    fake = FakeCalls()
+    with pytest.raises(MisuseError, match=says.replace("|", r"\|")):
+        await Lines(fake.calls, tmp_path).do(line, Said())
+    assert fake.lines == fake.published == []
+
+
+async def test_what_could_not_be_done_names_its_line(tmp_path: Path) -> None:
+    """Several may be in progress."""
+    fake = FakeCalls()
+    fake.full = True
+    with pytest.raises(NotStoredError, match=r"^\[put x\] all are full"):
+        await Lines(fake.calls, tmp_path).do("put x", Said())
+
+
+async def test_publish_says_how_the_value_is_read(tmp_path: Path) -> None:
+    fake = FakeCalls()
+    key = new_key(tmp_path, "me").public_key.hex()
+    lines = Lines(fake.calls, tmp_path)
+    text = await said_to(lines, "publish me 'hello world'")
+    assert text.startswith("[publish me] sequence 7, held by 2 nodes")
+    assert text.endswith(f"\nresolve {key}")
+    text = await said_to(lines, "publish --salt 'a b' me --cas 6 x")
+    assert text.endswith(f"\nresolve {key} --salt 'a b'")
+    assert fake.published == [("me", b"hello world", b"", None), ("me", b"x", b"a b", 6)]
+
+
+async def test_keys_of_the_user_go_by_their_names(tmp_path: Path) -> None:
+    """Both commands reach the node with the public key; `keys` lists both."""
+    fake = FakeCalls()
+    lines = Lines(fake.calls, tmp_path)
+    assert "xorbit key new" in await said_to(lines, "keys")
+    key = new_key(tmp_path, "me").public_key.hex()
+    await said_to(lines, "resolve me")
+    await said_to(lines, "Follow  me  --salt s")
+    await said_to(lines, f"resolve {key}")
+    assert fake.lines == [f"resolve {key}", f"Follow {key} --salt s", f"resolve {key}"]
+    assert await said_to(lines, "keys") == f"me  {key}"
+
+
+# --- At a node's own standard input ---------------------------------------------------------------
+
+
+def typed_at(fake: FakeCalls, home: Path) -> tuple[TypedLines, Said]:
+    fake.home, said = home, Said()
+    return TypedLines(cast("Node", fake), said), said
+
+
+async def test_lines_at_a_node_run_beside_each_other_and_end_with_it(tmp_path: Path) -> None:
+    fake = FakeCalls()
+    typed, said = typed_at(fake, tmp_path)
+    typed.do("put endless")
+    typed.do("keys")
+    typed.do("put 'open")
+    typed.do("status")
+    assert fake.lines == ["status"]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert [text.split(":")[0] for text in said] == ["none yet", "No closing quotation"]
+    await typed.close()
+    typed, said = typed_at(fake, tmp_path)
+    await typed.close()
+    assert said == []
+
+
+async def test_lines_at_a_node_are_bounded_in_number_and_length(tmp_path: Path) -> None:
+    fake = FakeCalls()
+    typed, said = typed_at(fake, tmp_path)
+    for _ in range(DEFAULT_LIMITS.console_works_max):
+        typed.do("put endless")
+    typed.do("keys")
+    typed.do("put -t " + "x" * CONSOLE_LINE_BYTES_MAX)
+    assert said[0] == "64 commands are in progress: wait for some"
+    assert said[1].startswith("a line holds at most")
+    assert fake.lines == []
+    await typed.close()
