@@ -326,8 +326,8 @@ class Node:
                 (done,) = self.store.write([Write(key, item, cas, pin, age_s)])
                 job = jobs.StoreWritten(guid, done.code, done.reason, done.newer)
                 self.push(job, "store")
-            case fx.CheckStore(guid, keys, touch):
-                held = self.store.touch(keys) if touch else self.store.have(keys)
+            case fx.CheckStore(guid, keys, touch, pins):
+                held = self.store.touch(keys, pins=pins) if touch else self.store.have(keys)
                 missing = tuple(key for key, here in zip(keys, held, strict=True) if not here)
                 self.push(jobs.StoreChecked(guid, missing), "store")
             case fx.DropDamaged(key):
@@ -340,8 +340,9 @@ class Node:
             case fx.ScanStore(guid, start, count):
                 entries = tuple(self.store.scan(start, count))
                 self.push(jobs.StoreScanned(guid, entries), "store")
-            case fx.DropItems(guid, keys):
-                self.push(jobs.StoreDropped(guid, tuple(self.store.drop(keys))), "store")
+            case fx.DropItems(guid, keys, aged_s):
+                dropped = tuple(self.store.drop(keys, aged_s))
+                self.push(jobs.StoreDropped(guid, dropped), "store")
             case fx.OrderPins(guid, order):
                 (told,) = self.store.tend([order])
                 self.push(jobs.PinsTended(guid, told), "store")

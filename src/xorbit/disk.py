@@ -5,6 +5,7 @@ store in the same way. Nothing here decides when a batch is done; no clock, no t
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from xorbit.core.effect import (
     CheckStore,
@@ -76,6 +77,27 @@ def write(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
     return [*dropped, *written, *touched, *_tend(store, batch)]
 
 
+def give_up(effect: DiskEffect, fault: str) -> list[Job]:
+    """Return what comes of an effect that the store could not do at all: by a bug, not the disk."""
+    match effect:
+        case ReadStore(guid):
+            return [StoreRead(guid, None, fault)]
+        case WriteStore(guid):
+            return [StoreWritten(guid, "failed", fault)]
+        case CheckStore(guid, keys):
+            return [StoreChecked(guid, keys)]
+        case ScanStore(guid):
+            return [StoreScanned(guid, ())]
+        case DropItems(guid):
+            return [StoreDropped(guid, ())]
+        case OrderPins(guid):
+            return [PinsTended(guid, Told(done=False, fault=fault))]
+        case DropDamaged() | SaveContacts():
+            return []
+        case _ as never:
+            assert_never(never)
+
+
 def _read_job(effect: ReadStore, result: ReadResult) -> Job:
     if result is DAMAGED:
         return StoreRead(effect.guid, None, "damaged")
@@ -94,15 +116,22 @@ def _scan(store: Store, effect: ScanStore) -> Job:
 
 def _drop(store: Store, effect: DropItems) -> Job:
     try:
-        return StoreDropped(effect.guid, tuple(store.drop(effect.keys)))
+        return StoreDropped(effect.guid, tuple(store.drop(effect.keys, effect.aged_s)))
     except StoreError:  # they stay; the next sweep comes by
         return StoreDropped(effect.guid, ())
 
 
 def _touch(store: Store, touches: list[CheckStore]) -> list[Job]:
-    """All in one commit. What the disk could not note is missing: that its owner hears."""
+    """One commit for our owner's, one for others'. What could not be noted counts as missing."""
+    ours = [effect for effect in touches if effect.pins]
+    others = [effect for effect in touches if not effect.pins]
+    return [*_touch_all(store, ours, pins=True), *_touch_all(store, others, pins=False)]
+
+
+def _touch_all(store: Store, touches: list[CheckStore], *, pins: bool) -> list[Job]:
+    keys = [key for effect in touches for key in effect.keys]
     try:
-        held = iter(store.touch([key for effect in touches for key in effect.keys]))
+        held = iter(store.touch(keys, pins=pins) if keys else [])
     except StoreError:
         return [StoreChecked(effect.guid, effect.keys) for effect in touches]
     return [

@@ -40,13 +40,21 @@ class BothStores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
+        self.now = 1_000_000.0
 
     @initialize(quota_bytes=st.sampled_from([0, 700, 1_500, 6_000, 2**20]))
     def open(self, quota_bytes: int) -> None:
         self.quota_bytes = quota_bytes
-        self.model = MemoryStore(quota_bytes)
-        self.store = LmdbStore(Path(self.directory.name), quota_bytes)
+        self.model = MemoryStore(quota_bytes, None, lambda: self.now)
+        self.store = self.opened()
         self.acknowledged: dict[object, Item] = {}
+
+    def opened(self) -> LmdbStore:
+        return LmdbStore(Path(self.directory.name), self.quota_bytes, None, lambda: self.now)
+
+    @rule(seconds=st.sampled_from([0.4, 1.0, 10.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
 
     @rule(batch=st.lists(writes, max_size=5))
     def write(self, batch) -> None:
@@ -68,6 +76,27 @@ class BothStores(RuleBasedStateMachine):
     def drop_damaged(self, wanted) -> None:
         assert self.store.drop_damaged(wanted) == self.model.drop_damaged(wanted)
 
+    @rule(wanted=keys, aged_s=st.sampled_from([0.0, 1.0, 5.0, 20.0]))
+    def drop_the_old(self, wanted, aged_s: float) -> None:
+        ages = {held.key: held for held in self.store.scan(Id(bytes(32)), 99)}
+        dropped = self.store.drop(wanted, aged_s)
+        assert dropped == self.model.drop(wanted, aged_s)
+        assert all(ages[key].age_s >= aged_s and not ages[key].pinned for key in dropped)
+        for key in dropped:
+            self.acknowledged.pop(key, None)
+
+    @rule(wanted=keys, pins=st.booleans())
+    def touch(self, wanted, pins: bool) -> None:
+        assert self.store.touch(wanted, pins=pins) == self.model.touch(wanted, pins=pins)
+
+    @rule(wanted=keys)
+    def pin(self, wanted) -> None:
+        assert self.store.pin(wanted) == self.model.pin(wanted)
+
+    @rule(wanted=keys)
+    def unpin(self, wanted) -> None:
+        assert self.store.unpin(wanted) == self.model.unpin(wanted)
+
     @rule(wanted=keys)
     def have(self, wanted) -> None:
         assert self.store.have(wanted) == self.model.have(wanted)
@@ -79,13 +108,15 @@ class BothStores(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.store.close()
-        self.store = LmdbStore(Path(self.directory.name), self.quota_bytes)
+        self.store = self.opened()
 
     @invariant()
     def agree(self) -> None:
         held = self.store.read(KEYS)
         assert held == self.model.read(KEYS)
         assert self.store.usage() == self.model.usage()
+        start = Id(bytes(32))
+        assert self.store.scan(start, 99) == self.model.scan(start, 99)
         intact = {k: v for k, v in zip(KEYS, held, strict=True) if v not in (None, DAMAGED)}
         assert intact == self.acknowledged
 

@@ -92,6 +92,8 @@ class CheckStore(EffectBase, frozen=True):
     guid: Guid
     keys: tuple[ItemKey, ...]
     touch: bool = False
+    pins: bool = False
+    """It is our own owner who has refreshed them: the times of the pins move as well."""
 
 
 class ScanStore(EffectBase, frozen=True):
@@ -103,10 +105,11 @@ class ScanStore(EffectBase, frozen=True):
 
 
 class DropItems(EffectBase, frozen=True):
-    """Remove those that are not pinned -> StoreDropped."""
+    """Remove those that are not pinned, and of such an age even then -> StoreDropped."""
 
     guid: Guid
     keys: tuple[ItemKey, ...]
+    aged_s: float = 0.0
 
 
 class OrderPins(EffectBase, frozen=True):

@@ -23,7 +23,7 @@ from xorbit.core.work import note_bad_read, repair
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Record, check_is
-from xorbit.wire.message import Have, Missing, Refused, Store, Stored
+from xorbit.wire.message import AGE_S_MAX, Have, Missing, Refused, Store, Stored
 
 FIRST_ID = Id(bytes(32))
 
@@ -72,6 +72,7 @@ class SweepWork(Work):
         "_last",
         "_reading",
         "_region",
+        "_scanned_at",
         "_sending",
         "_start",
         "_to_send",
@@ -103,6 +104,7 @@ class SweepWork(Work):
         self._ended = ended
         self._start = FIRST_ID
         self._last = False
+        self._scanned_at = 0.0
         self._around_us = self._region = around_us(state)
         """Where we know everybody: around us, and where we have asked last."""
         self._clear()
@@ -166,6 +168,7 @@ class SweepWork(Work):
     def _scan(self, state: State) -> None:
         limits = state.limits
         self._clear()
+        self._scanned_at = state.now
         self.deadline = state.now + limits.work_timeout_s
         state.wake_at(self, None)
         count = limits.sweep_items_max + 1  # one more: items of one id are kept together
@@ -341,11 +344,13 @@ class SweepWork(Work):
             return
         age_s = 0.0 if care.is_due else min(held.age_s, held.pinned_age_s or held.age_s)
         for peer in care.lacking:
-            guid = links.request(state, peer, Store(result.item, age_s=age_s), self)
+            guid = links.request(state, peer, Store(result.item, age_s=min(age_s, AGE_S_MAX)), self)
             self._sending[guid] = care
 
     def _note_store(self, state: State, answer: Answer) -> None:
-        care = self._sending.pop(answer.guid)
+        care = self._sending.pop(answer.guid, None)
+        if care is None:
+            return
         match answer.response:
             case Stored():
                 care.at[answer.peer] = None
@@ -365,12 +370,18 @@ class SweepWork(Work):
         surplus = [key for key, care in self._cares.items() if _is_surplus(state, care)]
         if refreshed:
             self._closing[guid := state.disk_guid(self.guid)] = None
-            state.emit(CheckStore(guid, refreshed, touch=True))
-        if surplus or self._expired:
-            self._closing[guid := state.disk_guid(self.guid)] = None
-            state.emit(DropItems(guid, (*self._expired, *surplus)))
+            state.emit(CheckStore(guid, refreshed, touch=True, pins=True))
+        # What was stored or refreshed since the scan stays; the store counts in whole seconds.
+        since_s = state.now - self._scanned_at + 1.0
+        self._drop(state, self._expired, state.limits.item_lifetime_s)
+        self._drop(state, surplus, since_s)
         if not self._closing:
             self._next_batch(state)
+
+    def _drop(self, state: State, keys: list[ItemKey], aged_s: float) -> None:
+        if keys:
+            self._closing[guid := state.disk_guid(self.guid)] = None
+            state.emit(DropItems(guid, tuple(keys), aged_s))
 
     def _next_batch(self, state: State) -> None:
         if self._last:

@@ -122,8 +122,11 @@ class Store(Protocol):
         """
         ...
 
-    def drop(self, keys: Sequence[ItemKey]) -> list[ItemKey]:
+    def drop(self, keys: Sequence[ItemKey], aged_s: float = 0.0) -> list[ItemKey]:
         """Remove those of the keys that are held and not pinned, in one commit; return them.
+
+        With `aged_s` only those that have such an age in that very commit: what was stored or
+        refreshed since somebody looked stays.
 
         Raises:
             StoreError: the disk failed; nothing was removed.
@@ -154,8 +157,10 @@ class Store(Protocol):
         """
         ...
 
-    def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
+    def touch(self, keys: Sequence[ItemKey], *, pins: bool = False) -> list[bool]:
         """Note that an owner has just refreshed these items; return which are held.
+
+        With `pins` it was our owner, and the times of those that are pinned move as well.
 
         Raises:
             StoreError: the disk failed.

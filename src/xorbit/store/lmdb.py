@@ -27,8 +27,8 @@ from xorbit.items import (
     ItemKey,
     size_of,
 )
-from xorbit.store.asked import Asked
 from xorbit.pins import Order, Told, only_reads
+from xorbit.store.asked import Asked
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -129,13 +129,13 @@ class LmdbStore:
         """
         return self._change(lambda commit: sum(map(commit.drop_if_damaged, keys)))
 
-    def drop(self, keys: Sequence[ItemKey]) -> list[ItemKey]:
-        """Remove those of the keys that are held and not pinned, in one commit; return them.
+    def drop(self, keys: Sequence[ItemKey], aged_s: float = 0.0) -> list[ItemKey]:
+        """Remove those of the keys that are held, not pinned and, in that very commit, so old.
 
         Raises:
             StoreError: the disk failed, or the store is closed; nothing was removed.
         """
-        return self._change(lambda commit: [key for key in keys if commit.drop(key)])
+        return self._change(lambda commit: [key for key in keys if commit.drop(key, aged_s)])
 
     def pin(self, keys: Sequence[ItemKey]) -> list[bool]:
         """Pin those of the keys that are held, refreshed as of now; return which are held.
@@ -164,13 +164,13 @@ class LmdbStore:
                 return [self._home.tend(order, txn) for order in orders]
         return self._change(lambda commit: [commit.tend(order) for order in orders])
 
-    def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
-        """Note that an owner has just refreshed these items; return which are held.
+    def touch(self, keys: Sequence[ItemKey], *, pins: bool = False) -> list[bool]:
+        """Note that an owner (ours, with `pins`) has refreshed these; return which are held.
 
         Raises:
             StoreError: the disk failed, or the store is closed.
         """
-        return self._change(lambda commit: [commit.touch(key) for key in keys])
+        return self._change(lambda commit: [commit.touch(key, pins=pins) for key in keys])
 
     def scan(self, start: Id, count: int) -> list[Held]:
         """Return up to `count` items in keyspace order, from `start` on, each with its age and pin.
@@ -354,11 +354,12 @@ class _Commit:
                 self._txn.put(raw_key, stamp_of(self.now - write.age_s), db=self._home.pins)
         return result
 
-    def drop(self, key: ItemKey) -> bool:
+    def drop(self, key: ItemKey, aged_s: float = 0.0) -> bool:
         raw_key = key_to_bytes(key)
         if self._txn.get(raw_key, db=self._home.pins) is not None:
             return False
-        return self._remove(key, raw_key)
+        age_s = _age(self._txn.get(raw_key, db=self._home.times), self.now) or 0.0
+        return age_s >= aged_s and self._remove(key, raw_key)
 
     def pin(self, key: ItemKey) -> bool:
         raw_key = key_to_bytes(key)
@@ -373,12 +374,12 @@ class _Commit:
     def unpin(self, key: ItemKey) -> bool:
         return self._txn.delete(key_to_bytes(key), db=self._home.pins)
 
-    def touch(self, key: ItemKey) -> bool:
+    def touch(self, key: ItemKey, *, pins: bool) -> bool:
         raw_key = key_to_bytes(key)
         held = self._holds(raw_key)
         if held:
             self._stamp(raw_key, self.now)
-            if self._txn.get(raw_key, db=self._home.pins) is not None:
+            if pins and self._txn.get(raw_key, db=self._home.pins) is not None:
                 self._txn.put(raw_key, stamp_of(self.now), db=self._home.pins)
         return held
 

@@ -11,8 +11,8 @@ from xorbit.config import EXPIRED_LOOK_INTERVAL_S
 from xorbit.errors import MisuseError
 from xorbit.ids import Id
 from xorbit.items import Block, Contact, Held, Item, ItemKey, size_of
-from xorbit.store.asked import Asked
 from xorbit.pins import Order, Told
+from xorbit.store.asked import Asked
 from xorbit.store.base import (
     DAMAGED,
     STORED,
@@ -85,12 +85,13 @@ class MemoryStore:
         pinned_age_s = None if pinned is None else max(now - pinned, 0.0)
         return Held(key, age_s, pinned_age_s, key not in self._items)
 
-    def drop(self, keys: Sequence[ItemKey]) -> list[ItemKey]:
-        """Remove those of the keys that are held and not pinned; return them."""
+    def drop(self, keys: Sequence[ItemKey], aged_s: float = 0.0) -> list[ItemKey]:
+        """Remove those of the keys that are held, not pinned and so old; return them."""
         held = [k for k in dict.fromkeys(keys) if k in self._items and k not in self._pins]
-        for key in held:
+        dropped = [key for key in held if self._held(key).age_s >= aged_s]
+        for key in dropped:
             self._remove(key)
-        return held
+        return dropped
 
     def pin(self, keys: Sequence[ItemKey]) -> list[bool]:
         """Pin those of the keys that are held, refreshed as of now; return which are held."""
@@ -106,12 +107,12 @@ class MemoryStore:
         pins, now = MemoryPins(self._pins), self._clock()
         return [tend(order, self._roots, pins, now) for order in orders]
 
-    def touch(self, keys: Sequence[ItemKey]) -> list[bool]:
-        """Note that an owner has just refreshed these items; return which are held."""
+    def touch(self, keys: Sequence[ItemKey], *, pins: bool = False) -> list[bool]:
+        """Note that an owner (ours, with `pins`) has refreshed these; return which are held."""
         for key in keys:
             if key in self._items:
                 self._stamp(key, self._clock())
-        self.pin([key for key in keys if key in self._pins])
+        self.pin([key for key in keys if pins and key in self._pins])
         return self.have(keys)
 
     def keys_from(self, start: Id, count: int) -> list[ItemKey]:
@@ -150,7 +151,7 @@ class MemoryStore:
         if result.code == "stored":
             self._stamp(write.key, self._clock() - write.age_s)
             if write.pin:
-                self._pins[write.key] = max(self._clock() - write.age_s, 0.0) // 1
+                self._pins[write.key] = max(0.0, self._clock() - write.age_s) // 1
         return result
 
     def _stamp(self, key: ItemKey, when: float) -> None:

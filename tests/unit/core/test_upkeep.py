@@ -55,6 +55,38 @@ def test_a_sweep_sends_only_what_is_missing() -> None:
     assert not set(keys[:5]) & {k for k in sent if sent.count(k) > 1}
 
 
+def test_what_is_stored_again_while_a_sweep_finds_it_expired_stays() -> None:
+    world, [victim, slow, putter] = settled(3, QUICK.replace(sweep_items_max=64))
+    key = victim.keep(b"precious")
+    world.run(385.0)
+    for number in range(8):
+        victim.keep(bytes([number]) * 3)
+    slow.lag_s = 0.8
+
+    def is_found_expired() -> bool:
+        job = victim.log[-1][1]
+        entries = job.entries if isinstance(job, jobs.StoreScanned) else ()
+        return any(held.key == key and held.age_s > QUICK.item_lifetime_s for held in entries)
+
+    world.until(is_found_expired)
+    asked = world.outcome(putter, putter.ask(victim, message.Store(make_block(b"precious"))))
+    assert isinstance(asked, fx.Answered)
+    assert asked.response == message.Stored()
+    world.run(5.0)
+    assert victim.holds(key)
+
+
+def test_a_strangers_refresh_does_not_keep_our_owner_from_refreshing() -> None:
+    world, nodes = settled(4)
+    owner, stranger = nodes[:2]
+    _, key = owner.put(b"mine")
+    for _ in range(12):
+        world.run(20.0)
+        stranger.ask(owner, message.Have((key,), True))
+    refreshed = [envelope.body for envelope in owner.sent(message.Have)]
+    assert message.Have((key,), True) in refreshed
+
+
 def test_a_damaged_copy_is_not_handed_over() -> None:
     world, nodes = settled(2)
     key = nodes[0].keep(b"x")

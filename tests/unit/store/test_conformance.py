@@ -1,5 +1,7 @@
 """What every store promises, held against each of its two homes."""
 
+import math
+
 import pytest
 
 from tests.unit.store.samples import (
@@ -383,7 +385,20 @@ def test_a_refresh_of_a_pinned_item_is_noted_at_the_pin(timed, clock):
     store.write([Write(key_of(block(1)), block(1), pin=True)])
     clock.now += 50
     store.touch([key_of(block(1))])
-    assert store.scan(FIRST_ID, 9) == [Held(key_of(block(1)), 0.0, 0.0)]
+    assert store.scan(FIRST_ID, 9) == [Held(key_of(block(1)), 0.0, 50.0)], "a stranger's"
+    store.touch([key_of(block(1))], pins=True)
+    assert store.scan(FIRST_ID, 9) == [Held(key_of(block(1)), 0.0, 0.0)], "our owner's"
+
+
+def test_what_was_stored_or_refreshed_since_somebody_looked_is_not_dropped(timed, clock):
+    store, old, again, touched = timed(), block(1), block(2), block(3)
+    keys = [key_of(item) for item in (old, again, touched)]
+    put(store, old, again, touched)
+    clock.now += 100
+    put(store, again)
+    store.touch(keys[2:])
+    assert store.drop(keys, 100.0) == keys[:1]
+    assert store.have(keys) == [False, True, True]
 
 
 def test_only_what_is_held_is_pinned_and_only_what_is_pinned_stays(timed):
@@ -470,3 +485,11 @@ def test_contacts_are_kept_for_each_network_and_replaced_as_a_whole(store):
     assert store.load_contacts(b"n" * 32) == other[:1]
     assert store.load_contacts(b"m" * 32) == other
     assert store.usage().items == 0
+
+
+@pytest.mark.parametrize("age_s", [math.inf, math.nan, 1e300])
+def test_no_age_that_anybody_names_fails_a_write(timed, age_s):
+    store, item = timed(), block(1)
+    (done,) = store.write([Write(key_of(item), item, None, True, age_s)])
+    assert done == STORED
+    assert 0 <= ages(store)[key_of(item)] < math.inf
