@@ -201,7 +201,7 @@ async def test_a_node_whose_first_address_is_dead_keeps_trying_and_joins_when_it
                 if [peer.id.hex() for peer in await client.peers()] == [other.id]:
                     break
             await client.close()
-        for _ in Deadline(WITHIN_S):
-            if "joined the network" in early.log.read_text():
-                break
+            for _ in Deadline(WITHIN_S):
+                if "joined the network" in early.log.read_text():
+                    break
         assert "joined the network: 1 peer\n" in early.log.read_text()
