@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from itertools import count
+from math import inf
 from threading import Event
 
 import pytest
@@ -14,6 +15,7 @@ from xorbit.core.effect import (
     DropItems,
     OrderPins,
     ReadStore,
+    Report,
     ScanStore,
     WriteStore,
 )
@@ -29,9 +31,9 @@ from xorbit.core.job import (
 from xorbit.errors import StoreError
 from xorbit.ids import Guid, Id
 from xorbit.items import Held, ItemKey, key_of
+from xorbit.pins import LetGo, ScanPins, Told
 from xorbit.run import storage
 from xorbit.run.storage import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, Storage
-from xorbit.pins import LetGo, ScanPins, Told
 from xorbit.store.base import STORED, ReadResult, Write, WriteResult
 from xorbit.store.lmdb import LmdbStore
 from xorbit.store.memory import MemoryStore
@@ -58,6 +60,7 @@ class GatedStore(MemoryStore):
         self.batches: list[int] = []
         self.closed = False
         self.fault: Exception | None = None
+        self.finds_bug = lambda write: False
 
     def _pass(self, count: int) -> None:
         self.batches.append(count)
@@ -67,6 +70,8 @@ class GatedStore(MemoryStore):
 
     def write(self, batch: Sequence[Write]) -> list[WriteResult]:
         self._pass(len(batch))
+        if any(map(self.finds_bug, batch)):
+            raise OSError("a bug")
         return super().write(batch)
 
     def read(self, keys: Sequence[ItemKey]) -> list[ReadResult]:
@@ -91,7 +96,7 @@ class Desk:
     def __init__(self, store: GatedStore) -> None:
         self.store = store
         self.said = Watched()
-        self.storage = Storage(store, self._done, self.said.add)
+        self.storage = Storage(store, self._done, self.said.add, self.said.add)
 
     def _done(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -234,13 +239,69 @@ async def test_a_disk_that_fails_is_said_to_each_that_asked(desk):
     ]
 
 
+async def test_a_bug_that_an_item_finds_in_the_store_costs_that_item_alone(desk):
+    """Who sends such an item stops no node, and spoils nobody else's write of the same commit."""
+    bad = WriteStore(guid(1), KEYS[1], BLOCKS[1], age_s=inf)
+    desk.store.finds_bug = lambda write: write.age_s == inf
+    for effect in (write_of(0), bad, write_of(2)):
+        desk.storage.perform(effect)
+    written = {job.guid: job.code for job in await desk.all_of(range(3))}
+    assert written == {guid(0): "stored", guid(1): "failed", guid(2): "stored"}
+    said = await desk.said.until(Report)
+    assert said == Report("error", "a bug in the store", "WriteStore: OSError('a bug')")
+
+
 @pytest.mark.parametrize(
-    "effect", [write_of(1), ReadStore(guid(1), KEYS[1])], ids=["write", "read"]
+    ("effect", "job"),
+    [
+        (ReadStore(guid(1), KEYS[1]), StoreRead(guid(1), None, "OSError('a bug')")),
+        (write_of(1), StoreWritten(guid(1), "failed", "OSError('a bug')")),
+        (CheckStore(guid(1), (KEYS[1],)), StoreChecked(guid(1), (KEYS[1],))),
+        (CheckStore(guid(1), (KEYS[1],), touch=True), StoreChecked(guid(1), (KEYS[1],))),
+        (ScanStore(guid(1), Id(bytes(32)), 5), StoreScanned(guid(1), ())),
+        (DropItems(guid(1), (KEYS[1],)), StoreDropped(guid(1), ())),
+        (
+            OrderPins(guid(1), LetGo((KEYS[1],))),
+            PinsTended(guid(1), Told(done=False, fault="OSError('a bug')")),
+        ),
+        (DropDamaged(KEYS[1]), None),
+    ],
+    ids=["read", "write", "check", "touch", "scan", "drop", "order", "damaged"],
 )
-async def test_what_a_store_must_not_raise_is_handed_on(elsewhere, effect):
-    elsewhere.store.fault = OSError("a bug")
+async def test_whatever_a_store_must_not_raise_is_reported_and_the_effect_has_its_job(
+    elsewhere, monkeypatch, effect, job
+):
+    def buggy(*_, **__):
+        raise OSError("a bug")
+
+    for name in ("read", "write", "have", "touch", "scan", "drop", "tend", "drop_damaged"):
+        monkeypatch.setattr(elsewhere.store, name, buggy)
     elsewhere.storage.perform(effect)
-    assert await elsewhere.said.until(OSError) is elsewhere.store.fault
+    said = await elsewhere.said.until(Report)
+    assert said == Report(
+        "error", "a bug in the store", f"{type(effect).__name__}: OSError('a bug')"
+    )
+    if job is not None:
+        assert await elsewhere.said.until(type(job), lambda seen: seen.guid == guid(1)) == job
+
+
+async def test_a_bug_in_saving_contacts_costs_the_contacts_alone(desk, monkeypatch):
+    def buggy(*_):
+        raise OSError("a bug")
+
+    monkeypatch.setattr(desk.store, "save_contacts", buggy)
+    desk.storage.save_contacts(b"network", ())
+    said = await desk.said.until(Report)
+    assert said == Report("error", "a bug in the store", "SaveContacts: OSError('a bug')")
+
+
+async def test_a_desk_that_can_do_no_more_says_so(desk, monkeypatch):
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(desk.store, "write", broken)
+    desk.storage.perform(write_of(1))
+    await desk.said.until(KeyboardInterrupt)
 
 
 async def test_closing_finishes_the_commit_that_is_under_way_and_begins_no_other(desk):
@@ -277,7 +338,7 @@ async def test_what_is_pinned_stays_what_is_not_goes_and_a_scan_shows_what_is_le
     assert desk.store.write(writes) == [STORED] * 3
     desk.storage.perform(OrderPins(guid(0), ScanPins(9)))
     assert await desk.all_of(range(1)) == [PinsTended(guid(0), Told(keys=(KEYS[0],)))]
-    desk.storage.perform(DropItems(guid(1), tuple(KEYS[:2])))
+    desk.storage.perform(DropItems(guid(1), tuple(KEYS[:2]), 0.0))
     desk.storage.perform(CheckStore(guid(2), (KEYS[2], KEYS[3]), touch=True))
     desk.storage.perform(OrderPins(guid(3), LetGo((KEYS[2],))))
     said = await desk.all_of(range(1, 4))
@@ -296,12 +357,12 @@ async def test_upkeep_of_a_store_that_failed_changes_nothing_and_says_so(tmp_pat
     store.close()
     said: list[Job] = []
     done = asyncio.Event()
-    failing = Storage(store, lambda jobs: (said.extend(jobs), done.set()), pytest.fail)
+    failing = Storage(store, lambda jobs: (said.extend(jobs), done.set()), pytest.fail, pytest.fail)
     failing.perform(ScanStore(guid(0), Id(bytes(32)), 10))
     assert said == [StoreScanned(guid(0), ())]
     done.clear()
     said.clear()
-    failing.perform(DropItems(guid(1), (KEYS[0],)))
+    failing.perform(DropItems(guid(1), (KEYS[0],), 0.0))
     failing.perform(CheckStore(guid(2), (KEYS[0],), touch=True))
     failing.perform(OrderPins(guid(3), LetGo((KEYS[0],))))
     async with within():

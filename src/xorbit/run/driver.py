@@ -88,7 +88,7 @@ class Driver:
         rng = self._open_log(job_log, key.id) if job_log else self._rng
         self._queue = JobQueue(limits)
         self.machine = Machine(key.id, limits, rng)
-        self._storage = Storage(store, self._on_disk, self._fail)
+        self._storage = Storage(store, self._on_disk, self._fail, report)
         self._transport = Transport(
             key=key, network=network, limits=limits, rng=self._rng, events=self
         )

@@ -5,7 +5,8 @@ the busier the node, the larger its commits. Reads are done on the spot as long 
 the page cache, where handing one to a thread and back costs more than the read. One that the system
 had to fetch from the disk (a major page fault) sends those that follow to a thread of their own for
 a while, so that a cold disk does not hold up the loop. Every effect comes back as exactly one job,
-a write's only after its commit is durable.
+a write's only after its commit is durable. What a store must not raise is a bug of ours that a peer
+may have found: it costs the effect that met it, never the node.
 """
 
 import asyncio
@@ -13,12 +14,11 @@ import resource
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from time import monotonic
 
 from xorbit import disk
 from xorbit.config import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, READ_ELSEWHERE_S
-from xorbit.core.effect import SaveContacts, WriteStore
+from xorbit.core.effect import Report, SaveContacts, WriteStore
 from xorbit.core.job import Job
 from xorbit.disk import DiskEffect, is_write
 from xorbit.errors import StoreError
@@ -91,18 +91,23 @@ class Storage:
         store: Store,
         done: Callable[[list[Job]], None],
         failed: Callable[[BaseException], None],
+        report: Callable[[Report], None],
     ) -> None:
         """Serve effects from `store`.
 
         Args:
             store: closed by `close`.
             done: called on the event loop with the jobs of a batch.
-            failed: called there with what a store must not raise; that desk then does no more.
+            failed: called there when a desk can do no more.
+            report: called there with what a store must not raise.
         """
         self._store = store
-        self._reads = _Desk("read", self._read, done, failed)
-        self._writes = _Desk("write", self._write, done, failed)
+        self._reads = _Desk("read", self._read, self._settle, failed)
+        self._writes = _Desk("write", self._write, self._settle, failed)
         self._done = done
+        self._report = report
+        self._bugs: deque[str] = deque()
+        """What the desks have yet to report: they are on threads of their own."""
         self._read_elsewhere_until = 0.0
         self._contacts: deque[tuple[bytes, tuple[Contact, ...]]] = deque(maxlen=1)
         """What is to be saved, and for which network; the latest only."""
@@ -130,22 +135,43 @@ class Storage:
 
     def _save_contacts(self) -> None:
         """Write what is to be saved: a loss costs the next start some time, and no more."""
-        with suppress(IndexError, StoreError):
+        try:
             self._store.save_contacts(*self._contacts.pop())
+        except (IndexError, StoreError):
+            pass
+        except Exception as error:  # noqa: BLE001 - as in _attempt: they name what peers said
+            self._bugs.append(f"SaveContacts: {error!r}")
 
     def _read_here(self, effect: DiskEffect) -> None:
         faults = disk_faults()
         done = self._read([effect])
         if disk_faults() > faults:
             self._read_elsewhere_until = monotonic() + READ_ELSEWHERE_S
-        self._done(done)
+        self._settle(done)
 
     def _read(self, batch: Sequence[DiskEffect]) -> list[Job]:
-        return disk.read(self._store, batch)
+        return self._attempt(disk.read, batch)
 
     def _write(self, batch: Sequence[DiskEffect]) -> list[Job]:
         self._save_contacts()
-        return disk.write(self._store, batch)
+        return self._attempt(disk.write, batch)
+
+    def _attempt(
+        self, do: Callable[[Store, Sequence[DiskEffect]], list[Job]], batch: Sequence[DiskEffect]
+    ) -> list[Job]:
+        """Do a batch; one by one where that fails by a bug, so that one effect spoils no other."""
+        try:
+            return do(self._store, batch)
+        except Exception as error:  # noqa: BLE001 - a peer may have provoked it: the node goes on
+            if len(batch) == 1:
+                self._bugs.append(f"{type(batch[0]).__name__}: {error!r}")
+                return disk.give_up(batch[0], repr(error))
+        return [job for effect in batch for job in self._attempt(do, [effect])]
+
+    def _settle(self, jobs: list[Job]) -> None:
+        while self._bugs:
+            self._report(Report("error", "a bug in the store", self._bugs.popleft()))
+        self._done(jobs)
 
 
 def disk_faults() -> int:

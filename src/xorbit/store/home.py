@@ -38,6 +38,8 @@ there were no roots; opening one makes each pin its own."""
 _SCHEMA_KEY: Final = b"schema"
 _BYTES_KEY: Final = b"bytes"
 _IN_USE: Final = "in use"
+_STAMP_S_MAX: Final = 2.0**62
+"""What fits a stamp, whatever clocks and peers say."""
 
 
 class Home:
@@ -296,7 +298,7 @@ class Home:
 
 def stamp_of(when: float) -> bytes:
     """Return a time of the wall clock as it stands on disk; only ages are ever read from it."""
-    return max(int(when), 0).to_bytes(8, "big")
+    return int(min(max(0.0, when), _STAMP_S_MAX)).to_bytes(8, "big")
 
 
 def resident_file_bytes() -> float:

@@ -21,6 +21,8 @@ KEYS_MAX = 1_024
 ALSO_MAX = 16
 REASON_CHARACTERS_MAX = 256
 LEASE_S_MAX = 7 * 86_400
+AGE_S_MAX = 100 * 365 * 86_400
+"""No copy is said to be older: a century."""
 
 GuidField = Annotated[Guid, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=16)]
@@ -75,7 +77,7 @@ class Store(Message, frozen=True, tag=5):
     cas: Sequence63 | None = None
     """Compare and swap: store only if the record you hold has this sequence number."""
     also: Annotated[tuple[Contact, ...], Meta(max_length=ALSO_MAX)] = ()
-    age_s: Annotated[float, Meta(ge=0)] = 0.0
+    age_s: Annotated[float, Meta(ge=0, le=AGE_S_MAX)] = 0.0
     """How long ago its owner last refreshed it: a copy that is handed on grows no younger."""
 
 
@@ -173,6 +175,21 @@ class Updated(Message, frozen=True, tag=41):
 
 Request = Ping | FindNext | FindClosest | Get | Store | Have | Follow
 Response = Pong | Next | Closest | Found | Stored | Refused | Missing | Following | Updated
+
+_ANSWERS: dict[type[Message], tuple[type[Message], ...]] = {
+    Ping: (Pong,),
+    FindNext: (Next,),
+    FindClosest: (Closest,),
+    Get: (Found, Closest),
+    Store: (Stored,),
+    Have: (Missing,),
+    Follow: (Following,),
+}
+
+
+def answers(request: Request, response: Response) -> bool:
+    """Return whether this can be the answer to that; anything may be refused."""
+    return isinstance(response, (Refused, *_ANSWERS[type(request)]))
 
 
 class Envelope(Struct, frozen=True, array_like=True, gc=False):

@@ -44,7 +44,7 @@ requests = st.one_of(
     st.builds(m.FindNext, ids, st.integers(0, 255), st.booleans()),
     st.builds(m.FindClosest, ids),
     st.builds(m.Get, keys),
-    st.builds(m.Store, items, st.none() | sequences, contact_tuples),
+    st.builds(m.Store, items, st.none() | sequences, contact_tuples, st.floats(0, m.AGE_S_MAX)),
     st.builds(m.Have, st.lists(keys, max_size=4).map(tuple)),
     st.builds(m.Follow, ids),
 )

@@ -1,5 +1,6 @@
 """Messages: bounds of every field, neighbours of other versions, the largest in a frame."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -287,3 +288,32 @@ def test_largest_messages_fit_a_frame(body: Any) -> None:
     """What a node may have to say always fits: framing it raises nothing, and it decodes."""
     assert size_in_frame(body) <= FRAME_BYTES_MAX
     assert decode_body(plain(body)) == body
+
+
+# --- Questions and answers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -1.0, 1e300])
+@pytest.mark.parametrize(
+    "body", [lambda age: m.Store(BLOCK, age_s=age), m.Following], ids=["age", "lease"]
+)
+def test_no_time_on_the_wire_is_infinite_or_no_number(body: Any, number: float) -> None:
+    """What a peer says of time can be added, rounded and waited for."""
+    with pytest.raises(WireError):
+        m.decode(m.encode(m.Envelope(GUID, WORK, body(number))))
+
+
+def test_each_request_has_its_own_answers_and_may_be_refused() -> None:
+    answers = {
+        type(request): [type(said) for said in RESPONSES if m.answers(request, said)]
+        for request in REQUESTS
+    }
+    assert answers == {
+        m.Ping: [m.Pong, m.Refused],
+        m.FindNext: [m.Next, m.Refused],
+        m.FindClosest: [m.Closest, m.Refused],
+        m.Get: [m.Closest, m.Found, m.Refused],
+        m.Store: [m.Stored, m.Refused],
+        m.Have: [m.Refused, m.Missing],
+        m.Follow: [m.Refused, m.Following],
+    }
