@@ -11,11 +11,11 @@ enter.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 
@@ -24,7 +24,7 @@ from xorbit.core import job as jobs
 from xorbit.core.effect import Failed, PutDone, Report
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
-from xorbit.errors import MisuseError, NotRunningError, StoreError, WorldError
+from xorbit.errors import MisuseError, NotRunningError, StoreError, WorldError, XorbitError
 from xorbit.identity import Network, NodeKey, load_network
 from xorbit.ids import Guid, Id
 from xorbit.items import (
@@ -36,6 +36,7 @@ from xorbit.items import (
     Record,
     parse_address,
 )
+from xorbit.pins import Order, Told
 from xorbit.run import revoked
 from xorbit.run.calls import (
     Calls,
@@ -49,6 +50,7 @@ from xorbit.run.calls import (
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.run.driver import OWN_LINE, Driver
+from xorbit.run.keeper import Keeper
 from xorbit.run.local_calls import LocalCalls, describe
 from xorbit.run.mdns import LocalDiscovery, is_useful
 from xorbit.store.base import Eviction
@@ -56,6 +58,8 @@ from xorbit.store.lmdb import LmdbStore
 
 HOME_VARIABLE = "XORBIT_HOME"
 STORE_DIRECTORY = "store"
+KEEPER_LINE = "keeper"
+NOT_JOINED = "this node was told not to look for others"
 NO_ADDRESS = "no address of another node is known: name one with --bootstrap HOST:PORT"
 
 log = logging.getLogger("xorbit")
@@ -86,6 +90,7 @@ class Node(Calls):
         secret: bytes | None = None,
         limits: Limits = DEFAULT_LIMITS,
         control: bool = True,
+        join: bool = True,
         mdns: bool = True,
         job_log: Path | None = None,
         show: Callable[[str], None] | None = None,
@@ -101,6 +106,7 @@ class Node(Calls):
             secret: what only the members of that network know, at least 16 bytes.
             limits: every limit and interval.
             control: whether other programs of this user may use this node, over a local socket.
+            join: whether to look for other nodes; without, only what is on this disk is there.
             mdns: whether a node that listens finds others of its local network by multicast DNS.
             job_log: a file to write every job to, for `xorbit replay`.
             show: takes the answers to what is typed at the node's console.
@@ -115,6 +121,7 @@ class Node(Calls):
         self._secret = secret
         self._limits = limits
         self._has_control = control
+        self._joins = join
         self._mdns = mdns
         self._job_log = job_log
         self._show = show or _ignore
@@ -157,10 +164,12 @@ class Node(Calls):
             parts = await self._open(stack)
             self._refuse_revoked(parts)
             await parts.driver.start(self._listen)
+            await _tidy(parts.keeper.give_up_joining)
             if self._has_control:
                 await parts.control.start()
             await self._join(parts)
             parts.upkeep += self._local_discovery(parts)
+            parts.upkeep.append(asyncio.create_task(_tidy(parts.keeper.let_go_of_leaving)))
             if parts.network.kind == "managed":
                 parts.upkeep.append(asyncio.create_task(self._watch_revoked(parts)))
             parts.ends = stack.pop_all()
@@ -193,14 +202,19 @@ class Node(Calls):
         stack.callback(store.close)
         driver = self._make_driver(key, network, store)
 
+        def why_alone() -> str:
+            return self._alone_because
+
+        keeper = Keeper(LocalCalls(driver, network.name, KEEPER_LINE, why_alone))
+
         def calls(line: str) -> LocalCalls:
-            return LocalCalls(driver, network.name, line, lambda: self._alone_because)
+            return LocalCalls(driver, network.name, line, why_alone, keeper)
 
         control = ControlServer(self.home, network, calls, driver.forget_line, self._limits)
         stack.push_async_callback(control.stop)
         stack.push_async_callback(driver.stop)  # what clients still wait for is answered here
         stack.callback(control.retire)
-        return _Parts(driver, network, control, calls("local"))
+        return _Parts(driver, network, control, calls("local"), keeper)
 
     def _make_driver(self, key: NodeKey, network: Network, store: LmdbStore) -> Driver:
         try:
@@ -217,6 +231,9 @@ class Node(Calls):
             raise WorldError(f"cannot write {self._job_log}: {error.strerror}") from error
 
     async def _join(self, parts: "_Parts") -> None:
+        if not self._joins:
+            self._alone_because = NOT_JOINED
+            return
         addresses = tuple(dict.fromkeys(self._bootstrap))
         if not addresses and not parts.driver.restored:
             self._alone_because = "" if self._listen else NO_ADDRESS
@@ -260,13 +277,29 @@ class Node(Calls):
             raise MisuseError("this node is not running: start it first, as in `async with`")
         return self._parts
 
-    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block at the nodes closest to it and say who holds it; see `Calls`."""
-        return await self._started.calls.put_block(data, kind)
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block as a part of something; see `Calls`."""
+        return await self._started.calls.store_block(data, kind)
 
     async def get_block(self, key: Name) -> bytes:
         """Return the bytes of a block, proved by its hash; see `Calls`."""
         return await self._started.calls.get_block(key)
+
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept here; see `Calls`."""
+        return await self._started.calls.tend(order)
+
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Find an item, unless it is given, and pin it; see `Calls`."""
+        return await self._started.calls.keep(key, item)
+
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let go of what was put, published or pinned; see `Calls`."""
+        return await self._started.calls.unpin(name, salt)
+
+    async def gc(self) -> int:
+        """Let go of every pin that nothing kept here needs; see `Calls`."""
+        return await self._started.calls.gc()
 
     async def ping(self, target: Target) -> PingAnswer:
         """Ask a node, by its id or at an address, whether it is there; see `Calls`."""
@@ -325,14 +358,28 @@ class _Parts:
     """What a running node is made of."""
 
     def __init__(
-        self, driver: Driver, network: Network, control: ControlServer, calls: LocalCalls
+        self,
+        driver: Driver,
+        network: Network,
+        control: ControlServer,
+        calls: LocalCalls,
+        keeper: Keeper,
     ) -> None:
         self.driver = driver
         self.network = network
         self.control = control
         self.calls = calls
+        self.keeper = keeper
         self.upkeep: list[asyncio.Task[None]] = []
         self.ends = AsyncExitStack()
+
+
+async def _tidy(work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Do what an earlier life left undone about pins; what fails waits for the next."""
+    try:
+        await work()
+    except XorbitError as error:
+        log.warning("pins that nothing may need stay: %s", error)
 
 
 async def _open_store(home: Path, limits: Limits, own: Id) -> LmdbStore:
@@ -380,8 +427,11 @@ async def open_calls(
     network: str | None = None,
     secret: bytes | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    join: bool = True,
 ) -> AsyncGenerator[Calls]:
     """Use the node that runs on a home; with none running, be a client for as long as it takes.
+
+    Without `join` that client looks for nobody: what it does concerns the home alone.
 
     Raises:
         MisuseError: the node that runs belongs to another network than the one named.
@@ -398,6 +448,7 @@ async def open_calls(
             secret=secret,
             limits=limits,
             control=False,
+            join=join,
         )
         async with node:
             yield node

@@ -30,6 +30,7 @@ from xorbit.items import (
     Record,
 )
 from xorbit.keys import UserKey
+from xorbit.pins import Kept, Root
 from xorbit.run.calls import (
     Key,
     Name,
@@ -107,6 +108,22 @@ class BlockingNode:
     def get_file_to(self, name: Name, to: Path | Sink, *, progress: Progress | None = None) -> int:
         """Fetch a file to a path or to a function; see `Calls`."""
         return self._do(self._node.get_file_to(name, to, progress=progress))
+
+    def pins(self) -> tuple[Kept, ...]:
+        """Return what is kept here; see `Calls`."""
+        return self._do(self._node.pins())
+
+    def pin(self, name: Name, salt: bytes = b"", *, progress: Progress | None = None) -> Root:
+        """Fetch what is missing of a file or record, and keep it; see `Calls`."""
+        return self._do(self._node.pin(name, salt, progress=progress))
+
+    def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let go of what was put, published or pinned; see `Calls`."""
+        return self._do(self._node.unpin(name, salt))
+
+    def gc(self) -> int:
+        """Let go of every pin that nothing kept here needs; see `Calls`."""
+        return self._do(self._node.gc())
 
     def ping(self, target: Target) -> PingAnswer:
         """Ask a node whether it is there; see `Calls`."""

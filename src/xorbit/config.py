@@ -122,6 +122,8 @@ EXPIRED_LOOK_INTERVAL_S = 60.0
 
 LEDGER_ROWS_MAX = 256
 """How many roots or pins are read from the store in one go."""
+PUT_S_MAX = 120.0
+"""By how much the pin of a root's topmost item may be older than the root itself."""
 UNPIN_KEYS_MAX = 16_384
 """For how many pins at a time it is found out whether another root needs them: about 2 MiB."""
 UNPIN_BATCH_KEYS_MAX = 512

@@ -42,30 +42,36 @@ class Kept(Struct, frozen=True, array_like=True, gc=False):
     put_age_s: float
     """How long ago it was put or pinned."""
     refreshed_age_s: float | None
-    """How long ago its topmost item was refreshed in the network; None where its pin is gone."""
+    """How long ago its topmost item was put or refreshed in the network; None: not yet."""
     number: int
-    """Which addition of a root this was; each has a higher number than those before."""
+    """Higher than that of each root that was there before this one came, or came back."""
 
 
 # --- Orders -------------------------------------------------------------------------------------
 
 
 class AddRoot(Struct, frozen=True, array_like=True, tag=1):
-    """Note a root, in place of one of that name.
+    """Note a root, in place of one of that name; the answer has it. One that is kept stays so.
 
-    Refused where its topmost item has no pin (unless it is joining), or where pins were let go of
-    since `unpins_seen`: some of them may have been meant for this root.
+    Refused where its topmost item has no pin (unless it is joining), where pins were let go of
+    since `unpins_seen` (some of them may have been meant for this root), or where the root with
+    this `number` is there no longer, or leaving.
     """
 
     root: Root
     unpins_seen: int | None = None
+    number: int | None = None
 
 
 class LeaveRoot(Struct, frozen=True, array_like=True, tag=2):
-    """Say of a root that it is being let go of; refused where there is none of that name."""
+    """Say of a root that it is being let go of; refused where there is none of that name.
+
+    With `joining_only` also where it is kept.
+    """
 
     key: ItemKey
     tree: bool
+    joining_only: bool = False
 
 
 class EndRoot(Struct, frozen=True, array_like=True, tag=3):

@@ -12,7 +12,18 @@ from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.trace import Event
 from xorbit.identity import open_network
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record, block_key, key_of
+from xorbit.items import (
+    Address,
+    Contact,
+    Item,
+    ItemKey,
+    Kind,
+    Record,
+    block_key,
+    key_of,
+    make_block,
+)
+from xorbit.pins import Order, Told
 from xorbit.run import control_wire as wire
 from xorbit.run.calls import (
     Calls,
@@ -27,6 +38,7 @@ from xorbit.run.calls import (
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.store.base import Usage
+from xorbit.store.ledger import MemoryPins, MemoryTable, tend
 from xorbit.wire.message import Receipt
 
 T = TypeVar("T")
@@ -75,6 +87,9 @@ class FakeCalls(Calls):
 
     def __init__(self, peers: int = 0) -> None:
         self.held: dict[Name, bytes] = {}
+        self.roots = MemoryTable()
+        self.pinned: dict[ItemKey, float] = {}
+        self.unpinned: list[tuple[Name, bytes]] = []
         self.running = 0
         self.running_most = 0
         self.cancelled = 0
@@ -107,15 +122,34 @@ class FakeCalls(Calls):
             self.running -= 1
             self.ended.set()
 
-    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
         await self._pass()
         key = block_key(data, kind)
         self.held[key] = data
+        self.pinned[key] = 0.0
         return PutReceipt(key, (Receipt(OWN, "stored"), Receipt(OTHER, "refused", "full")))
 
     async def get_block(self, key: Name) -> bytes:
         await self._pass()
         return self.held[cid_from(key).key]
+
+    async def tend(self, order: Order) -> Told:
+        """As the store of a node does, at once."""
+        return tend(order, self.roots, MemoryPins(self.pinned), 0.0)
+
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        await self._pass()
+        self.pinned[key] = 0.0
+        return item or make_block(self.held[key], key.kind)
+
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        await self._pass()
+        self.unpinned.append((name, salt))
+        return 3
+
+    async def gc(self) -> int:
+        await self._pass()
+        return 4
 
     async def ping(self, target: Target) -> PingAnswer:
         await self._pass()
@@ -149,6 +183,7 @@ class FakeCalls(Calls):
     async def put_record(self, record: Record, cas: int) -> PutDone:
         await self._pass()
         self.signed[key_of(record)] = record
+        self.pinned[key_of(record)] = 0.0
         self.followed.append(record)
         return PutDone((Receipt(OWN, "stored"),), record, won=True)
 

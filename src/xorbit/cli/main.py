@@ -20,6 +20,7 @@ from xorbit.cli import (
     key,
     network,
     node,
+    pin,
     record,
     replay,
     tracing,
@@ -60,6 +61,10 @@ app.command("node")(node.node)
 app.command("put")(transfer.put)
 app.command("get")(transfer.get)
 app.command("cid")(transfer.cid)
+app.command("pins")(pin.pins)
+app.command("pin")(pin.pin)
+app.command("unpin")(pin.unpin)
+app.command("gc")(pin.gc)
 app.command("publish")(record.publish)
 app.command("resolve")(record.resolve)
 app.command("follow")(record.follow)

@@ -105,6 +105,12 @@ def talk(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def warn_not_kept(why: str) -> None:
+    """Tell the user, where there is a reason, that what was put is not refreshed from here."""
+    if why:
+        talk(f"not pinned here ({why}): it expires unless somebody pins it")
+
+
 def debugging() -> bool:
     """Return whether the user wants to see where errors come from."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")

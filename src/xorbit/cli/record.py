@@ -10,7 +10,7 @@ import typer
 
 from xorbit.api import default_home, open_calls
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
-from xorbit.cli.output import fact, fact_json, finish
+from xorbit.cli.output import fact, fact_json, finish, warn_not_kept
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import MisuseError
 from xorbit.items import VALUE_BYTES_MAX, Record
@@ -100,10 +100,12 @@ def publish(
                     {"node": said.node.hex(), "outcome": said.outcome, "reason": said.reason}
                     for said in receipt.receipts
                 ],
+                "not_kept": receipt.not_kept,
                 **recorder.facts(),
             }
         )
         return
+    warn_not_kept(receipt.not_kept)
     nodes = "1 node" if len(receipt.holders) == 1 else f"{len(receipt.holders)} nodes"
     fact(f"version {receipt.seq} of {receipt.public_key.hex()} held by {nodes}")
 

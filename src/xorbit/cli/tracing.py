@@ -27,6 +27,7 @@ from xorbit.files.local import Source
 from xorbit.files.transfer import Progress, PutReceipt, PutSummary, Sink
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, ItemKey, Kind, block_key
+from xorbit.run import pinning
 from xorbit.run.calls import Calls
 from xorbit.run.tracing import tracing
 
@@ -104,10 +105,10 @@ class Recorder:
         await self._keep(name, works)
         return result
 
-    async def put_block(self, data: bytes, kind: Kind) -> PutReceipt:
+    async def store_block(self, data: bytes, kind: Kind) -> PutReceipt:
         """Store a block, followed."""
         name = str(Cid(Codec.RAW, block_key(data, kind)))
-        return await self.watch(name, self._at.put_block(data, kind))
+        return await self.watch(name, self._at.store_block(data, kind))
 
     async def get_block(self, key: ItemKey) -> bytes:
         """Return a block, followed."""
@@ -116,7 +117,7 @@ class Recorder:
     async def put_file(self, source: Source, kind: Kind, progress: Progress | None) -> PutSummary:
         """Store a file, each block followed."""
         blocks = self if self._wanted else self._at
-        return await transfer.put_file(blocks, source, kind=kind, progress=progress)
+        return await pinning.put_file(self._at, blocks, source, kind, progress)
 
     async def get_file_to(self, cid: Cid, to: Path | Sink, progress: Progress | None) -> int:
         """Fetch a file, each block followed."""

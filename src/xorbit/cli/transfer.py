@@ -20,7 +20,17 @@ from xorbit.cli.options import (
     NetworkSecret,
     read_secret,
 )
-from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, leave, progress, talk
+from xorbit.cli.output import (
+    ExitCode,
+    fact,
+    fact_json,
+    finish,
+    human_size,
+    leave,
+    progress,
+    talk,
+    warn_not_kept,
+)
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import MisuseError
 from xorbit.files.cid import parse_cid
@@ -71,6 +81,7 @@ def put(
                 "blocks": summary.blocks,
                 "holders": [holder.hex() for holder in summary.holders],
                 "holders_min": summary.holders_min,
+                "not_kept": summary.not_kept,
                 **recorder.facts(),
             }
         )
@@ -79,6 +90,7 @@ def put(
     nodes = "1 node" if summary.holders_min == 1 else f"{summary.holders_min} nodes"
     at_least = " or more" if summary.blocks > 1 else ""
     talk(f"{human_size(summary.bytes)} in {blocks} held by {nodes}{at_least}")
+    warn_not_kept(summary.not_kept)
     fact(str(summary.cid))
 
 

@@ -34,30 +34,39 @@ Sink = Callable[[bytes], object]
 
 
 class PutReceipt(Protocol):
-    """What `put_block` answers; more than this is not looked at."""
+    """What `store_block` answers; more than this is not looked at."""
 
     @property
     def holders(self) -> tuple[Id, ...]:
         """The nodes that hold the block."""
         ...
 
-
-class Blocks(Protocol):
-    """Where blocks go to and come from: a node, or a fake."""
-
-    async def put_block(self, data: bytes, kind: Kind) -> PutReceipt:
-        """Store a block and say who holds it.
-
-        Raises:
-            XorbitError: nobody does.
-        """
+    @property
+    def not_kept(self) -> str:
+        """Why it is not pinned here; "" where it is."""
         ...
+
+
+class BlocksToGet(Protocol):
+    """Where blocks come from: a node, or a fake."""
 
     async def get_block(self, key: ItemKey) -> bytes:
         """Return the bytes of a block, proved by its hash, at most 65,536.
 
         Raises:
             XorbitError: it could not be had.
+        """
+        ...
+
+
+class Blocks(BlocksToGet, Protocol):
+    """Where blocks go to as well."""
+
+    async def store_block(self, data: bytes, kind: Kind) -> PutReceipt:
+        """Store a block and say who holds it.
+
+        Raises:
+            XorbitError: nobody does.
         """
         ...
 
@@ -74,6 +83,8 @@ class PutSummary(Struct, frozen=True):
     """The nodes that hold the root."""
     holders_min: int
     """How many nodes hold the block that the fewest hold."""
+    not_kept: str = ""
+    """Why the file is not kept and refreshed from here; "" where it is."""
 
 
 # --- Put ----------------------------------------------------------------------------------------
@@ -95,7 +106,7 @@ async def put_file(
     Raises:
         MisuseError: no such file, or a directory, a window below 1, a `kind` that is no hash.
         WorldError: the source cannot be read.
-        XorbitError: whatever `put_block` raised.
+        XorbitError: whatever `store_block` raised.
     """
     _check_window(window)
     with ExitStack() as stack:
@@ -118,6 +129,7 @@ class _Put:
         self._done = 0
         self._count = 0
         self._holders_min = 0
+        self._not_kept = ""
 
     async def run(self, made: Iterator[tuple[Cid, bytes]]) -> PutSummary:
         last: tuple[Cid, asyncio.Task[tuple[Id, ...]]] | None = None
@@ -129,16 +141,19 @@ class _Put:
                     last = cid, tasks.create_task(self._put(cid, data))
         assert last is not None, "every file has a root"
         root, stored = last
-        return PutSummary(root, self._done, self._count, stored.result(), self._holders_min)
+        holders = stored.result()
+        least, not_kept = self._holders_min, self._not_kept
+        return PutSummary(root, self._done, self._count, holders, least, not_kept)
 
     async def _put(self, cid: Cid, data: bytes) -> tuple[Id, ...]:
         try:
             with _naming(f"cannot store block {cid}"):
-                receipt = await self._blocks.put_block(data, self._kind)
+                receipt = await self._blocks.store_block(data, self._kind)
         finally:
             self._slots.release()
         held = len(receipt.holders)
         self._holders_min = min(held, self._holders_min) if self._count else held
+        self._not_kept = self._not_kept or receipt.not_kept
         self._count += 1
         if cid.codec is Codec.RAW:
             self._done += len(data)
@@ -150,7 +165,7 @@ class _Put:
 
 
 async def get_file(
-    blocks: Blocks,
+    blocks: BlocksToGet,
     cid: Cid,
     sink: Sink,
     *,
@@ -176,7 +191,7 @@ async def get_file(
 
 
 async def get_to_path(
-    blocks: Blocks,
+    blocks: BlocksToGet,
     cid: Cid,
     path: Path,
     *,
@@ -204,7 +219,7 @@ async def get_to_path(
 
 class _Get:
     def __init__(
-        self, blocks: Blocks, root: Cid, sink: Sink, window: int, progress: Progress
+        self, blocks: BlocksToGet, root: Cid, sink: Sink, window: int, progress: Progress
     ) -> None:
         self._blocks = blocks
         self._root = root

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from xorbit.core.effect import (
@@ -38,6 +39,8 @@ from xorbit.items import (
     record_key,
 )
 from xorbit.keys import UserKey
+from xorbit.pins import Kept, Order, Root, Told
+from xorbit.run import pinning
 from xorbit.run.publish import PublishReceipt, publish
 from xorbit.store.base import Usage
 from xorbit.wire.message import Receipt
@@ -58,6 +61,8 @@ class PutReceipt(Struct, frozen=True):
 
     key: ItemKey
     receipts: tuple[Receipt, ...]
+    not_kept: str = ""
+    """Why it is not kept and refreshed from here; "" where it is."""
 
     @property
     def cid(self) -> Cid:
@@ -113,14 +118,65 @@ class Calls(ABC):
     """What a local caller may ask of a node; files are made of the blocks that it puts and gets."""
 
     @abstractmethod
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block as a part of something, pinned but under no name; `put_block` raises.
+
+        What is stored so is let go of by `gc` unless it belongs to something that is kept.
+        """
+
+    @abstractmethod
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept here (pins.py); what pinning stands on.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+
+    @abstractmethod
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Find an item, unless it is given, and pin it; what `pin` stands on.
+
+        Raises:
+            NotFoundError: nobody who could be asked has it.
+            StoreError: it has no place here.
+        """
+
+    @abstractmethod
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let go of what was put, published or pinned; return how many items lost their pin.
+
+        Those that something else kept here needs too stay pinned. The others are ordinary items
+        from now on: they stay as long as this node is among their holders, then expire.
+
+        Raises:
+            MisuseError: not a name.
+            NotFoundError: it is not pinned here.
+            WorldError: what others need cannot be told now; see the message.
+        """
+
+    @abstractmethod
+    async def gc(self) -> int:
+        """Let go of every pin that nothing kept here needs; return how many there were.
+
+        They come from puts that failed or were killed: a put of the same file would have found its
+        blocks here. Puts and pins that are under way lose nothing.
+
+        Raises:
+            WorldError: as `unpin`.
+        """
+
     async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block at the nodes closest to it and say who holds it.
+        """Store a block at the nodes closest to it, keep it, and say who holds it.
 
         Raises:
             MisuseError: more than 65,536 bytes, or a kind that is no hash of blocks.
             NoPeersError: this node is a client and reaches nobody.
             NotStoredError: nobody took it; the message has what each node said.
         """
+        receipt = await self.store_block(data, kind)
+        root = Root(receipt.key, size=len(data))
+        not_kept = receipt.not_kept or await pinning.settle(self, root)
+        return msgspec.structs.replace(receipt, not_kept=not_kept)
 
     @abstractmethod
     async def get_block(self, key: Name) -> bytes:
@@ -201,7 +257,7 @@ class Calls(ABC):
 
     @abstractmethod
     async def put_record(self, record: Record, cas: int) -> PutDone:
-        """Store a record that is signed already, by compare-and-swap; what `publish` stands on.
+        """Store a record that is signed already, by compare-and-swap; `publish` stands on it.
 
         Raises:
             NoPeersError: this node is a client and reaches nobody.
@@ -235,7 +291,9 @@ class Calls(ABC):
             NoPeersError: this node is a client and reaches nobody.
             NotStoredError: too few nodes took it.
         """
-        return await publish(self, key, value, salt=salt, cas=cas)
+        done = await publish(self, key, value, salt=salt, cas=cas)
+        not_kept = await pinning.settle(self, pinning.root_of(done.record), item=done.record)
+        return msgspec.structs.replace(done, not_kept=not_kept)
 
     async def resolve(self, public_key: Key, salt: bytes = b"") -> Record:
         """Return the newest version of the record under a public key (and a salt).
@@ -274,7 +332,27 @@ class Calls(ABC):
             MisuseError: no such file.
             XorbitError: a block could not be stored, as `put_block`.
         """
-        return await transfer.put_file(self, source, kind=kind, progress=progress)
+        return await pinning.put_file(self, self, source, kind, progress)
+
+    async def pins(self) -> tuple[Kept, ...]:
+        """Return what is kept here: files and blocks put or pinned, records published or pinned.
+
+        What is joining is being pinned, what is leaving is being let go of.
+        """
+        return await pinning.all_roots(self)
+
+    async def pin(self, name: Name, salt: bytes = b"", *, progress: Progress | None = None) -> Root:
+        """Fetch what is missing of a file, or of the record under a public key, and keep it.
+
+        Raises:
+            MisuseError: not a name.
+            NotFoundError: a part of it is nowhere to be had.
+            StoreError: it has no place here.
+            XorbitError: as `get_file` and `resolve`.
+        """
+        root = pinning.root_from(name, salt)
+        item = await self.get_signed(root.key) if root.is_record else None
+        return await pinning.pin(self, root, item=item, progress=progress)
 
     async def get_file(self, name: Name, *, progress: Progress | None = None) -> bytes:
         """Return the bytes of a file that fits in memory; see `get_file_to` for larger ones.

@@ -43,11 +43,13 @@ from xorbit.run.control_wire import (
     AskStatus,
     AskTrace,
     CancelCall,
+    CollectPins,
     ControlFile,
     GetBlock,
     GetSigned,
     HasBegun,
     HasFailed,
+    HasLetGo,
     IsBlock,
     IsContacts,
     IsFingers,
@@ -58,10 +60,14 @@ from xorbit.run.control_wire import (
     IsRecordPut,
     IsStatus,
     IsText,
+    IsTold,
     IsTrace,
     IsVersion,
+    KeepItem,
+    LetGoOf,
     PutBlock,
     PutRecord,
+    TendPins,
     TypeLine,
     WatchWorks,
     Welcome,
@@ -268,7 +274,7 @@ class _Client:
         calls = self._calls
         match ask:
             case PutBlock(call, kind, data):
-                return [IsPut(call, await calls.put_block(data, kind))]
+                return [IsPut(call, await calls.store_block(data, kind))]
             case GetBlock(call, key):
                 return [IsBlock(call, await calls.get_block(key))]
             case AskPing(call, peer, address):
@@ -285,6 +291,14 @@ class _Client:
                 return [IsItem(call, await calls.get_signed(key))]
             case PutRecord(call, record, cas):
                 return [IsRecordPut(call, await calls.put_record(record, cas))]
+            case TendPins(call, order):
+                return [IsTold(call, await calls.tend(order))]
+            case KeepItem(call, key, item):
+                return [IsItem(call, await calls.keep(key, item))]
+            case LetGoOf(call, name, salt):
+                return [HasLetGo(call, await calls.unpin(name, salt))]
+            case CollectPins(call):
+                return [HasLetGo(call, await calls.gc())]
             case AskFollow(call, public_key, salt):
                 return await self._follow(call, public_key, salt)
             case AskFingers(call):

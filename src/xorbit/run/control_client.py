@@ -20,6 +20,7 @@ from xorbit.core.trace import Event
 from xorbit.errors import NotRunningError, StoppedError, WireError, WorldError, XorbitError
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record
+from xorbit.pins import Order, Told
 from xorbit.run import tracing
 from xorbit.run.calls import (
     Calls,
@@ -49,11 +50,13 @@ from xorbit.run.control_wire import (
     AskStatus,
     AskTrace,
     CancelCall,
+    CollectPins,
     ControlFile,
     GetBlock,
     GetSigned,
     HasBegun,
     HasFailed,
+    HasLetGo,
     Hello,
     IsBlock,
     IsContacts,
@@ -65,10 +68,14 @@ from xorbit.run.control_wire import (
     IsRecordPut,
     IsStatus,
     IsText,
+    IsTold,
     IsTrace,
     IsVersion,
+    KeepItem,
+    LetGoOf,
     PutBlock,
     PutRecord,
+    TendPins,
     TypeLine,
     WatchWorks,
     Welcome,
@@ -83,6 +90,7 @@ from xorbit.run.control_wire import (
     write_message,
 )
 from xorbit.run.following import Follower
+from xorbit.run.pinning import name_of, root_from
 from xorbit.run.typed import Answers
 from xorbit.wire.frame import frame
 
@@ -138,8 +146,8 @@ class ControlClient(Calls):
             raise _no_node(home, said, error) from error
         return cls(reader, writer, welcome)
 
-    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block at the nodes closest to it and say who holds it; raises as the node's."""
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block as a part of something; raises as the node's."""
         match await self._ask(PutBlock(self._next(), kind, data)):
             case IsPut(receipt=receipt):
                 return receipt
@@ -151,6 +159,38 @@ class ControlClient(Calls):
         match await self._ask(GetBlock(self._next(), cid_from(key).key)):
             case IsBlock(data=data):
                 return data
+            case answer:
+                raise _unexpected(answer)
+
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept at the node; raises as the node's."""
+        match await self._ask(TendPins(self._next(), order)):
+            case IsTold(told=told):
+                return told
+            case answer:
+                raise _unexpected(answer)
+
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Let the node find an item and pin it; raises as the node's."""
+        match await self._ask(KeepItem(self._next(), key, item)):
+            case IsItem(item=found):
+                return found
+            case answer:
+                raise _unexpected(answer)
+
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let the node let go of what it keeps; raises as the node's."""
+        text = name_of(root_from(name, salt)) if not isinstance(name, str) else name
+        return await self._ask_count(LetGoOf(self._next(), text, salt))
+
+    async def gc(self) -> int:
+        """Let the node let go of what nothing needs; raises as the node's."""
+        return await self._ask_count(CollectPins(self._next()))
+
+    async def _ask_count(self, ask: Ask) -> int:
+        match await self._ask(ask):
+            case HasLetGo(count=count):
+                return count
             case answer:
                 raise _unexpected(answer)
 

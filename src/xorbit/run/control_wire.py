@@ -30,6 +30,7 @@ from xorbit.items import (
     Record,
     Sequence63,
 )
+from xorbit.pins import Order, Told
 from xorbit.run.calls import NodeStatus, PingAnswer, PutReceipt
 from xorbit.wire.frame import FRAME_BYTES_MAX, HEADER_BYTES, frame
 from xorbit.wire.message import GuidField
@@ -87,7 +88,7 @@ class Welcome(Message, frozen=True, tag=2):
 
 
 class PutBlock(Message, frozen=True, tag=3):
-    """`Calls.put_block`."""
+    """`Calls.store_block`."""
 
     call: int
     kind: Kind
@@ -161,6 +162,35 @@ class AskLookUp(Message, frozen=True, tag=14):
 
     call: int
     id: IdField
+
+
+class TendPins(Message, frozen=True, tag=15):
+    """`Calls.tend`."""
+
+    call: int
+    order: Order
+
+
+class KeepItem(Message, frozen=True, tag=16):
+    """`Calls.keep`."""
+
+    call: int
+    key: ItemKey
+    item: Item | None
+
+
+class LetGoOf(Message, frozen=True, tag=17):
+    """`Calls.unpin`; the name as text."""
+
+    call: int
+    name: str
+    salt: bytes
+
+
+class CollectPins(Message, frozen=True, tag=18):
+    """`Calls.gc`."""
+
+    call: int
 
 
 class AskTrace(Message, frozen=True, tag=24):
@@ -277,6 +307,20 @@ class IsVersion(Message, frozen=True, tag=41):
     record: Record
 
 
+class IsTold(Message, frozen=True, tag=44):
+    """The answer to TendPins."""
+
+    call: int
+    told: Told
+
+
+class HasLetGo(Message, frozen=True, tag=45):
+    """The answer to LetGoOf or CollectPins: how many pins."""
+
+    call: int
+    count: int
+
+
 class IsFingers(Message, frozen=True, tag=42):
     """The answer to AskFingers, or a part of it: more follow until `last`."""
 
@@ -305,6 +349,10 @@ Ask = (
     | AskFingers
     | AskContacts
     | AskLookUp
+    | TendPins
+    | KeepItem
+    | LetGoOf
+    | CollectPins
     | AskTrace
     | TypeLine
 )
@@ -319,6 +367,8 @@ Answer = (
     | IsPeers
     | IsFingers
     | IsContacts
+    | IsTold
+    | HasLetGo
     | IsTrace
     | IsText
     | HasBegun

@@ -17,6 +17,7 @@ from xorbit.core.effect import (
     NotFound,
     Outcome,
     PutDone,
+    Tended,
 )
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
@@ -45,6 +46,7 @@ from xorbit.items import (
     make_block,
     record_key,
 )
+from xorbit.pins import Order, Told
 from xorbit.run import tracing
 from xorbit.run.calls import (
     Calls,
@@ -60,6 +62,8 @@ from xorbit.run.calls import (
     target_from,
 )
 from xorbit.run.driver import Driver
+from xorbit.run.keeper import Keeper
+from xorbit.run.pinning import root_from
 from xorbit.wire.message import Ping, Pong, Receipt
 
 
@@ -71,20 +75,27 @@ class LocalCalls(Calls):
     """
 
     def __init__(
-        self, driver: Driver, network: str, line: Hashable, why_alone: Callable[[], str]
+        self,
+        driver: Driver,
+        network: str,
+        line: Hashable,
+        why_alone: Callable[[], str],
+        keeper: Keeper | None = None,
     ) -> None:
+        """Ask `driver`; callers of one node share one keeper."""
         self._driver = driver
         self._network = network
         self._line = line
         self._why_alone = why_alone
+        self._keeper = keeper or Keeper(self)
 
-    async def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block at the nodes closest to it and say who holds it."""
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block as a part of something, and say who holds it."""
         block, key = make_block(data, kind), block_key(data, kind)
         outcome = await self._call(jobs.Store(self._driver.new_guid(), key, block))
         match outcome:
-            case PutDone(receipts):
-                receipt = PutReceipt(key, receipts)
+            case PutDone(receipts, not_kept=not_kept):
+                receipt = PutReceipt(key, receipts, not_kept)
                 if not receipt.holders:
                     raise self._not_stored(receipts)
                 return receipt
@@ -101,6 +112,32 @@ class LocalCalls(Calls):
                 raise self._not_found(asked, failed)
             case _:
                 raise self._failure(outcome)
+
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept here."""
+        match outcome := await self._call(jobs.TendPins(self._driver.new_guid(), order)):
+            case Tended(told):
+                return told
+            case _:
+                raise self._failure(outcome)
+
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Find an item, unless it is given, and pin it."""
+        match outcome := await self._call(jobs.Pin(self._driver.new_guid(), key, item)):
+            case Got(found):
+                return found
+            case NotFound(asked, failed):
+                raise self._not_found(asked, failed)
+            case _:
+                raise self._failure(outcome)
+
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let go of what was put, published or pinned."""
+        return await self._keeper.unpin(root_from(name, salt))
+
+    async def gc(self) -> int:
+        """Let go of every pin that nothing kept here needs."""
+        return await self._keeper.gc()
 
     async def ping(self, target: Target) -> PingAnswer:
         """Ask a node, by its id or at an address, whether it is there."""

@@ -26,6 +26,9 @@ class PublishReceipt(Struct, frozen=True):
     salt: bytes
     seq: int
     receipts: tuple[Receipt, ...]
+    record: Record
+    not_kept: str = ""
+    """Why it is not kept and refreshed from here; "" where it is."""
 
     @property
     def key(self) -> ItemKey:
@@ -80,7 +83,7 @@ async def store_surely(calls: Records, record: Record, cas: int) -> PublishRecei
     for _ in range(TRIES_MAX):
         done = await calls.put_record(record, cas)
         if done.won:
-            return PublishReceipt(record.public_key, record.salt, record.seq, done.receipts)
+            return PublishReceipt(record.public_key, record.salt, record.seq, done.receipts, record)
         # Reading brings those up to date that had missed what is held elsewhere.
         newest = done.newer or await newest_of(calls, record.public_key, record.salt)
         if newest and newest.seq >= record.seq and version(newest) != version(record):

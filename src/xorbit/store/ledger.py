@@ -12,7 +12,7 @@ import lmdb
 import msgspec
 from msgspec import Struct
 
-from xorbit.config import LEDGER_ROWS_MAX
+from xorbit.config import LEDGER_ROWS_MAX, PUT_S_MAX
 from xorbit.items import BLOCK_KINDS, ItemKey, Record
 from xorbit.pins import (
     AddRoot,
@@ -24,7 +24,6 @@ from xorbit.pins import (
     Root,
     ScanPins,
     ScanRoots,
-    Stage,
     Told,
     root_name,
 )
@@ -173,10 +172,10 @@ def tend(order: Order, roots: Table, pins: Table, now: float) -> Told:
     """
     counts = _counts(roots)
     match order:
-        case AddRoot(root, seen):
-            return _add(roots, pins, root, seen, now)
-        case LeaveRoot(key, tree):
-            return _leave(roots, root_name(key, tree=tree))
+        case AddRoot():
+            return _add(roots, pins, order, now)
+        case LeaveRoot():
+            return _leave(roots, order)
         case EndRoot(key, tree):
             return _end(roots, root_name(key, tree=tree))
         case ScanRoots(count, after):
@@ -218,27 +217,33 @@ def _keys(found: Iterable[tuple[bytes, bytes]]) -> Iterable[ItemKey]:
 # --- Each order ---------------------------------------------------------------------------------
 
 
-def _add(roots: Table, pins: Table, root: Root, seen: int | None, now: float) -> Told:
-    counts = _counts(roots)
+def _add(roots: Table, pins: Table, order: AddRoot, now: float) -> Told:
+    root, counts = order.root, _counts(roots)
+    row = _row(roots, root_name(root.key, tree=root.tree))
+    if row is not None and row.root.stage == "leaving":
+        row = None
     pinned = root.stage == "joining" or pins.get(key_to_bytes(root.key)) is not None
-    if not pinned or seen not in (None, counts.unpins):
+    same = order.number is None or (row is not None and row.number == order.number)
+    if not pinned or not same or order.unpins_seen not in (None, counts.unpins):
         return _told(counts, done=False)
-    _write(roots, root, max(int(now), 0), _next_number(roots))
-    return _told(_counts(roots))
+    if row is not None and row.root.stage == "kept" and root.stage == "joining":
+        root = row.root
+    number = _next_number(roots) if row is None else row.number
+    row = _write(roots, root, max(int(now), 0), number)
+    return _told(_counts(roots), roots=(_kept(pins, row, now),))
 
 
-def _leave(roots: Table, name: bytes) -> Told:
-    raw = roots.get(name)
-    if raw is None:
+def _leave(roots: Table, order: LeaveRoot) -> Told:
+    row = _row(roots, root_name(order.key, tree=order.tree))
+    if row is None or (order.joining_only and row.root.stage == "kept"):
         return _told(_counts(roots), done=False)
-    row = _decode_row(raw)
-    _write(roots, _in_stage(row.root, "leaving"), row.put_at, row.number)
+    _write(roots, msgspec.structs.replace(row.root, stage="leaving"), row.put_at, row.number)
     return _told(_counts(roots))
 
 
 def _end(roots: Table, name: bytes) -> Told:
-    raw = roots.get(name)
-    done = raw is not None and _decode_row(raw).root.stage == "leaving"
+    row = _row(roots, name)
+    done = row is not None and row.root.stage == "leaving"
     if done:
         roots.delete(name)
     return _told(_counts(roots), done=done)
@@ -250,8 +255,10 @@ def _roots(roots: Table, pins: Table, count: int, after: bytes, now: float) -> t
 
 
 def _kept(pins: Table, row: _Row, now: float) -> Kept:
-    stamp = pins.get(key_to_bytes(row.root.key))
-    refreshed_age_s = None if stamp is None else max(now - int.from_bytes(stamp, "big"), 0.0)
+    refreshed_at = int.from_bytes(pins.get(key_to_bytes(row.root.key)) or b"", "big")
+    # What is due at once has the time of a refresh long ago, which never was.
+    is_true = refreshed_at >= row.put_at - PUT_S_MAX
+    refreshed_age_s = max(now - refreshed_at, 0.0) if is_true else None
     return Kept(row.root, max(now - row.put_at, 0.0), refreshed_age_s, row.number)
 
 
@@ -269,13 +276,15 @@ def _let_go(roots: Table, pins: Table, keys: tuple[ItemKey, ...], seen: int | No
 # --- Rows ---------------------------------------------------------------------------------------
 
 
-def _write(roots: Table, root: Root, put_at: int, number: int) -> None:
-    name = root_name(root.key, tree=root.tree)
-    roots.put(name, _encode(_Row(root, put_at, number)))
+def _row(roots: Table, name: bytes) -> _Row | None:
+    raw = roots.get(name)
+    return None if raw is None else _decode_row(raw)
 
 
-def _in_stage(root: Root, stage: Stage) -> Root:
-    return msgspec.structs.replace(root, stage=stage)
+def _write(roots: Table, root: Root, put_at: int, number: int) -> _Row:
+    row = _Row(root, put_at, number)
+    roots.put(root_name(root.key, tree=root.tree), _encode(row))
+    return row
 
 
 def _next_number(roots: Table) -> int:

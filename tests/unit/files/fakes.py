@@ -48,6 +48,7 @@ def names(folder: Path) -> list[str]:
 
 class Receipt(Struct, frozen=True):
     holders: tuple[Id, ...]
+    not_kept: str = ""
 
 
 class FakeBlocks:
@@ -65,7 +66,7 @@ class FakeBlocks:
         self._holders = holders
         self._waiting: list[asyncio.Future[None]] = []
 
-    async def put_block(self, data: bytes, kind: Kind) -> Receipt:
+    async def store_block(self, data: bytes, kind: Kind) -> Receipt:
         key = block_key(data, kind)
         await self._turn(key)
         if key in self.fails:

@@ -27,6 +27,7 @@ from xorbit.items import (
     make_connection_item,
 )
 from xorbit.keys import UserKey
+from xorbit.pins import Order, Told
 from xorbit.run.calls import Calls, NodeStatus, cid_from, target_from
 from xorbit.run.driver import Driver
 from xorbit.run.local_calls import LocalCalls, describe
@@ -50,11 +51,16 @@ class FakeDriver:
 
     def __init__(self, *outcomes: Outcome, peers: int = 0) -> None:
         self.outcomes = list(outcomes)
+        self.ordered: list[Order] = []
+        self.tended: list[Outcome] = []
         self.asked: list[tuple[Job, Hashable]] = []
         self._peers = peers
         self.machine = SimpleNamespace(state=SimpleNamespace(listening=(ADDRESS,)))
 
     async def call(self, job: Job, line: Hashable) -> Outcome:
+        if isinstance(job, jobs.TendPins):
+            self.ordered.append(job.order)
+            return self.tended.pop(0) if self.tended else fx.Tended(Told())
         self.asked.append((job, line))
         return self.outcomes.pop(0)
 

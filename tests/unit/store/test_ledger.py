@@ -64,9 +64,10 @@ def roots(store: Store) -> list[Root]:
 
 def test_a_root_is_noted_with_its_ages_and_a_number(store, clock):
     keep(store, A, B)
-    assert one(store, AddRoot(ROOT_A)) == Told(added=1)
+    told = one(store, AddRoot(ROOT_A))
+    assert (told.done, told.added, [kept.root for kept in told.roots]) == (True, 1, [ROOT_A])
     clock.now += 50.0
-    store.touch([key_of(A)])
+    store.touch([key_of(A)], pins=True)
     clock.now += 20.0
     [kept] = one(store, ScanRoots(99)).roots
     assert (kept.root, kept.put_age_s, kept.refreshed_age_s, kept.number) == (ROOT_A, 70, 20, 1)
@@ -92,6 +93,29 @@ def test_a_root_that_is_joining_needs_no_pin_yet(store):
     joining = Root(key_of(A), stage="joining")
     assert one(store, AddRoot(joining)).done
     assert roots(store) == [joining]
+
+
+def test_a_root_that_is_kept_stays_so_when_it_is_pinned_again(store):
+    keep(store, A)
+    one(store, AddRoot(ROOT_A))
+    told = one(store, AddRoot(Root(key_of(A), stage="joining")))
+    assert (told.added, told.roots[0].number) == (1, 1)
+    assert roots(store) == [ROOT_A]
+    assert not one(store, LeaveRoot(key_of(A), tree=False, joining_only=True)).done
+    assert roots(store) == [ROOT_A]
+
+
+def test_a_root_that_joined_is_kept_in_the_end_unless_it_has_left_meanwhile(store):
+    keep(store, A)
+    joining = Root(key_of(A), stage="joining")
+    number = one(store, AddRoot(joining)).roots[0].number
+    assert one(store, LeaveRoot(key_of(A), tree=False, joining_only=True)).done
+    assert not one(store, AddRoot(ROOT_A, number=number)).done
+    again = one(store, AddRoot(joining)).roots[0].number
+    assert again > number
+    assert not one(store, AddRoot(ROOT_A, number=number)).done
+    assert one(store, AddRoot(ROOT_A, number=again)).done
+    assert roots(store) == [ROOT_A]
 
 
 def test_a_root_is_refused_when_pins_were_let_go_of_meanwhile(store):

@@ -1,0 +1,165 @@
+"""`xorbit pins`, `pin`, `unpin` and `gc`: what a home keeps for its owner.
+
+How pins are told apart and let go of stands in `run`; here is only what is read and said.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from xorbit.api import open_calls
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.output import fact, fact_columns, fact_json, finish, human_size, progress, talk
+from xorbit.pins import Kept, Root
+from xorbit.run.pinning import name_of
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="What `put` printed, or the public key that something is published under.",
+        show_default=False,
+    ),
+]
+Salt = Annotated[
+    str, typer.Option("--salt", metavar="SALT", help="Of a record: the salt that it has.")
+]
+
+
+def pins(home: Home = None, json: Json = False) -> None:
+    """List what this home keeps: what was put, published or pinned, a line for each.
+
+    It is kept on disk and refreshed in the network until it is unpinned, whenever a node runs on
+    the home. A node need not run for this.
+    """
+
+    async def work() -> tuple[Kept, ...]:
+        async with open_calls(home, join=False) as calls:
+            return await calls.pins()
+
+    found = finish(work())
+    now = datetime.now(UTC)
+    if json:
+        fact_json([_facts(kept, now) for kept in found])
+    elif found:
+        fact_columns([("NAME", "WHAT", "SIZE", "PUT", "REFRESHED"), *_lines(found, now)])
+    else:
+        talk("nothing is pinned here")
+
+
+def _facts(kept: Kept, now: datetime) -> dict[str, object]:
+    root = kept.root
+    facts: dict[str, object] = {"name": name_of(root), "kind": _kind(root)}
+    if root.is_record:
+        facts["salt"] = root.salt.decode(errors="replace")
+    return {
+        **facts,
+        "bytes": root.size,
+        "state": root.stage,
+        "put_at": _when(kept.put_age_s, now),
+        "refreshed_at": _when(kept.refreshed_age_s, now),
+    }
+
+
+def _kind(root: Root) -> str:
+    return "record" if root.is_record else "file"
+
+
+def _when(age_s: float | None, now: datetime) -> str | None:
+    if age_s is None:
+        return None
+    return (now - _span(age_s, now)).isoformat(timespec="seconds")
+
+
+def _span(age_s: float, now: datetime) -> timedelta:
+    """Return an age that does not reach behind the beginning of the calendar."""
+    return timedelta(seconds=min(age_s, now.timestamp()))
+
+
+def _lines(found: tuple[Kept, ...], now: datetime) -> list[tuple[str, ...]]:
+    return [_line(kept, now) for kept in found]
+
+
+def _line(kept: Kept, now: datetime) -> tuple[str, ...]:
+    root = kept.root
+    salt = f" (salt {root.salt.decode(errors='replace')!r})" if root.salt else ""
+    stage = "" if root.stage == "kept" else f", {root.stage}"
+    return (
+        name_of(root),
+        _kind(root) + salt + stage,
+        human_size(root.size),
+        _local(kept.put_age_s, now),
+        _local(kept.refreshed_age_s, now),
+    )
+
+
+def _local(age_s: float | None, now: datetime) -> str:
+    if age_s is None or age_s >= now.timestamp():
+        return "-"
+    return f"{(now - _span(age_s, now)).astimezone():%Y-%m-%d %H:%M}"
+
+
+def pin(
+    name: Name,
+    salt: Salt = "",
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Keep a file or a record that is in the network: fetch what is missing, refresh it from here.
+
+    When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
+    is here.
+    """
+    secret = read_secret(network_secret)
+
+    async def work() -> Root:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            with progress("pin") as tell:
+                return await calls.pin(name, salt.encode(), progress=tell)
+
+    root = finish(work())
+    if json:
+        fact_json({"name": name_of(root), "kind": _kind(root), "bytes": root.size})
+    else:
+        talk(f"{human_size(root.size)} kept here")
+        fact(name_of(root))
+
+
+def unpin(name: Name, salt: Salt = "", home: Home = None, json: Json = False) -> None:
+    """Let go of what was put, published or pinned: it is refreshed from here no more.
+
+    Blocks that something else pinned here needs as well stay pinned. The others expire, unless
+    somebody else refreshes them; none is removed at once. What is not pinned is an error (3).
+    """
+
+    async def work() -> int:
+        async with open_calls(home, join=False) as calls:
+            return await calls.unpin(name, salt.encode())
+
+    _tell_count(finish(work()), json)
+
+
+def gc(home: Home = None, json: Json = False) -> None:
+    """Let go of pins that nothing pinned here needs: those of puts that failed or were killed.
+
+    Reads and writes go on meanwhile; a put or pin under way loses nothing.
+    """
+
+    async def work() -> int:
+        async with open_calls(home, join=False) as calls:
+            return await calls.gc()
+
+    _tell_count(finish(work()), json)
+
+
+def _tell_count(count: int, json: bool) -> None:
+    if json:
+        fact_json({"unpinned": count})
+    else:
+        talk("1 item let go of" if count == 1 else f"{count:,} items let go of")

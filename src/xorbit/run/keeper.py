@@ -1,0 +1,220 @@
+"""The keeper: lets go of pins that no root of the home needs, whatever else goes on.
+
+Which blocks a file is made of stands in its inner nodes. What another root needs is found by going
+through the inner nodes of all others, for a bounded number of pins at a time; the store refuses to
+let go where a root came meanwhile, and then the new ones are gone through as well. A root that is
+let go of is marked first and forgotten last, its leaves before the nodes that name them: who is
+killed in between goes on later where it was, and the worst that remains is a pin too many.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from itertools import islice
+from typing import Protocol
+
+from xorbit.config import (
+    LEDGER_ROWS_MAX,
+    TREE_NODES_SEEN_MAX,
+    UNPIN_BATCH_KEYS_MAX,
+    UNPIN_KEYS_MAX,
+)
+from xorbit.errors import FormatError, NotFoundError, WorldError
+from xorbit.files.cid import Codec
+from xorbit.files.unixfs import DEPTH_MAX, Child, parse_file_node
+from xorbit.items import ItemKey
+from xorbit.pins import (
+    NOTHING,
+    EndRoot,
+    Kept,
+    LeaveRoot,
+    LetGo,
+    Order,
+    Root,
+    ScanPins,
+    ScanRoots,
+    Told,
+    root_name,
+)
+from xorbit.run.pinning import name_of
+
+
+class Home(Protocol):
+    """What the keeper needs of a node (`local_calls.LocalCalls`)."""
+
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept."""
+        ...
+
+    async def get_block(self, key: ItemKey) -> bytes:
+        """Return the bytes of a block."""
+        ...
+
+
+class Keeper:
+    """Lets go of the pins of one home, one root at a time."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._turn = asyncio.Lock()
+
+    async def unpin(self, root: Root) -> int:
+        """Let go of a root; return how many items have lost their pin.
+
+        Raises:
+            NotFoundError: nothing of that name is kept.
+            WorldError: what another root is made of cannot be read. This one is gone; its pins go
+                as soon as the other can be read again, or is let go of.
+        """
+        if not (await self._home.tend(LeaveRoot(root.key, root.tree))).done:
+            raise NotFoundError(f"{name_of(root)} is not pinned here: 'xorbit pins' lists what is")
+        return await self.let_go_of_leaving()
+
+    async def gc(self) -> int:
+        """Let go of every pin that no root needs; return how many."""
+        async with self._turn:
+            count = await self._finish_leaving()
+            async with aclosing(self._pinned()) as batches:
+                async for batch in batches:
+                    count += await self._let_go(batch)
+            return count
+
+    async def give_up_joining(self) -> None:
+        """Mark what an earlier life of this home was pinning: nobody goes on with it.
+
+        To be called before anybody can pin something in this life.
+        """
+        async with aclosing(self._roots()) as roots:
+            async for kept in roots:
+                if kept.root.stage == "joining":
+                    await self._home.tend(LeaveRoot(kept.root.key, kept.root.tree))
+
+    async def let_go_of_leaving(self) -> int:
+        """Go on with what was being let go of when an earlier life ended; return how many pins."""
+        async with self._turn:
+            return await self._finish_leaving()
+
+    # --- What is let go of ------------------------------------------------------------------------
+
+    async def _finish_leaving(self) -> int:
+        count = 0
+        while (root := await self._next_leaving()) is not None:
+            count += await self._leave(root)
+        return count
+
+    async def _next_leaving(self) -> Root | None:
+        async with aclosing(self._roots()) as roots:
+            async for kept in roots:
+                if kept.root.stage == "leaving":
+                    return kept.root
+        return None
+
+    async def _leave(self, root: Root) -> int:
+        count = 0
+        batch: dict[ItemKey, None] = {}
+        async with aclosing(self._keys(root, lenient=True)) as keys:
+            async for key in keys:
+                batch[key] = None
+                if len(batch) >= UNPIN_KEYS_MAX:
+                    count += await self._let_go(batch)
+                    batch = {}
+        count += await self._let_go(batch)
+        await self._home.tend(EndRoot(root.key, root.tree))
+        return count
+
+    async def _let_go(self, keys: Iterable[ItemKey]) -> int:
+        """Let go of those of the pins, in this order, that no root needs."""
+        rest, count, known = dict.fromkeys(keys), 0, 0
+        while rest:
+            added = (await self._home.tend(NOTHING)).added
+            await self._spare(rest, known)
+            known = added
+            while batch := tuple(islice(rest, UNPIN_BATCH_KEYS_MAX)):
+                told = await self._home.tend(LetGo(batch, added))
+                if not told.done:  # a root came meanwhile, and may need some of them
+                    break
+                count += len(told.keys)
+                for key in batch:
+                    del rest[key]
+        return count
+
+    async def _spare(self, keys: dict[ItemKey, None], known: int) -> None:
+        """Take out what a root needs that came after those known."""
+        async with aclosing(self._roots()) as roots:
+            async for kept in roots:
+                if kept.root.stage == "leaving" or kept.number <= known or not keys:
+                    continue
+                async with aclosing(self._keys(kept.root, lenient=False)) as needed:
+                    async for key in needed:
+                        keys.pop(key, None)
+
+    # --- What there is ----------------------------------------------------------------------------
+
+    async def _roots(self) -> AsyncGenerator[Kept]:
+        after = b""
+        while page := (await self._home.tend(ScanRoots(LEDGER_ROWS_MAX, after))).roots:
+            for kept in page:
+                yield kept
+            after = root_name(page[-1].root.key, tree=page[-1].root.tree)
+
+    async def _pinned(self) -> AsyncGenerator[list[ItemKey]]:
+        """Give all pinned keys, as many at a time as may be looked at together."""
+        batch: list[ItemKey] = []
+        after = None
+        while page := (await self._home.tend(ScanPins(LEDGER_ROWS_MAX, after))).keys:
+            batch += page
+            after = page[-1]
+            if len(batch) >= UNPIN_KEYS_MAX:
+                yield batch
+                batch = []
+        yield batch
+
+    async def _keys(self, root: Root, *, lenient: bool) -> AsyncGenerator[ItemKey]:
+        """Give the keys of a root's items, each node behind what it names.
+
+        Raises:
+            WorldError: a node cannot be had; with `lenient` what it names is left out instead.
+        """
+        if root.tree:
+            walk = _Walk(self._home, root, lenient=lenient)
+            async with aclosing(walk.below(root.key, 1)) as keys:
+                async for key in keys:
+                    yield key
+        yield root.key
+
+
+class _Walk:
+    """One way through a tree; an inner node that stands in it several times is visited once."""
+
+    def __init__(self, home: Home, root: Root, *, lenient: bool) -> None:
+        self._home = home
+        self._root = root
+        self._lenient = lenient
+        self._seen: dict[ItemKey, None] = {}
+
+    async def below(self, key: ItemKey, depth: int) -> AsyncGenerator[ItemKey]:
+        if depth > DEPTH_MAX or key in self._seen:
+            return
+        if len(self._seen) < TREE_NODES_SEEN_MAX:
+            self._seen[key] = None
+        for child in await self._children(key):
+            if child.cid.codec is Codec.DAG_PB:
+                async with aclosing(self.below(child.cid.key, depth + 1)) as keys:
+                    async for each in keys:
+                        yield each
+            yield child.cid.key
+
+    async def _children(self, key: ItemKey) -> tuple[Child, ...]:
+        try:
+            data = await self._home.get_block(key)
+            node = await asyncio.to_thread(parse_file_node, data)
+        except FormatError:
+            return ()  # whoever pinned it got no further either
+        except WorldError as error:
+            if self._lenient:
+                return ()
+            raise WorldError(
+                f"what is no longer needed cannot be told while a part of {name_of(self._root)} "
+                f"is missing ({error}): get that back, or unpin it as well"
+            ) from error
+        return node.children

@@ -1,0 +1,172 @@
+"""Pinning: how what a caller put, published or named becomes a root of the home.
+
+Works over the calls of a node, so that it is the same in its own process and over the local socket.
+What another root still needs when one is let go of is keeper.py's. No sockets and no state here.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from xorbit.config import LEDGER_ROWS_MAX
+from xorbit.errors import MisuseError, WorldError, XorbitError
+from xorbit.files import transfer
+from xorbit.files.cid import Cid, Codec, parse_cid
+from xorbit.files.local import Source
+from xorbit.files.transfer import Blocks, Progress, PutSummary
+from xorbit.ids import ID_BYTES
+from xorbit.items import Block, Item, ItemKey, Kind, Record, key_of, record_key
+from xorbit.pins import NOTHING, AddRoot, Kept, LeaveRoot, Order, Root, ScanRoots, Told, root_name
+
+RootName = str | Cid | ItemKey
+"""What is pinned: a CID, parsed or not; a public key in hex; or a key."""
+
+
+class Pins(Protocol):
+    """What of a node's calls is needed here (`calls.Calls`)."""
+
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept."""
+        ...
+
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Find an item, unless it is given, and pin it."""
+        ...
+
+    async def unpin(self, name: RootName, salt: bytes = b"") -> int:
+        """Let go of a root."""
+        ...
+
+
+def root_from(name: RootName, salt: bytes = b"") -> Root:
+    """Return the root, of a size not known yet, that a name means.
+
+    Raises:
+        MisuseError: not a name, or a salt for what is no record.
+    """
+    if isinstance(name, str) and len(name) == 2 * ID_BYTES and _is_hex(name):
+        public_key = bytes.fromhex(name)
+        return Root(record_key(public_key, salt), public_key=public_key, salt=salt)
+    if salt:
+        raise MisuseError(f"only a record has a salt; {name} is no public key")
+    cid = parse_cid(name) if isinstance(name, str) else name
+    if isinstance(cid, ItemKey):
+        return Root(cid)
+    return Root(cid.key, tree=cid.codec is Codec.DAG_PB)
+
+
+def _is_hex(text: str) -> bool:
+    return not text.strip("0123456789abcdefABCDEF")
+
+
+def name_of(root: Root) -> str:
+    """Return the name by which a user knows a root: a CID, or a public key in hex."""
+    return root.public_key.hex() if root.is_record else str(cid_of(root))
+
+
+def cid_of(root: Root) -> Cid:
+    """Return the CID of a root that is a file."""
+    return Cid(Codec.DAG_PB if root.tree else Codec.RAW, root.key)
+
+
+def root_of(record: Record) -> Root:
+    """Return the root of a record."""
+    size, public_key, salt = len(record.value), record.public_key, record.salt
+    return Root(key_of(record), size=size, public_key=public_key, salt=salt)
+
+
+async def all_roots(pins: Pins) -> tuple[Kept, ...]:
+    """Return what is kept, in the order of the keys."""
+    found: list[Kept] = []
+    page: Sequence[Kept] = ()
+    after = b""
+    while page := (await pins.tend(ScanRoots(LEDGER_ROWS_MAX, after))).roots:
+        found += page
+        after = root_name(page[-1].root.key, tree=page[-1].root.tree)
+    return tuple(found)
+
+
+# --- Put ----------------------------------------------------------------------------------------
+
+
+async def put_file(
+    pins: Pins, blocks: Blocks, source: Source, kind: Kind, progress: Progress | None
+) -> PutSummary:
+    """Put a file, and note it as a root once all of it is acknowledged.
+
+    Pins that are let go of while it runs, for another file that shares blocks with this one, may
+    have been meant for both: then all of this one is pinned again.
+    """
+    seen = (await pins.tend(NOTHING)).unpins
+    done = await transfer.put_file(blocks, source, kind=kind, progress=progress)
+    root = Root(done.cid.key, tree=done.cid.codec is Codec.DAG_PB, size=done.bytes)
+    not_kept = done.not_kept or await settle(pins, root, seen)
+    return msgspec.structs.replace(done, not_kept=not_kept)
+
+
+async def settle(pins: Pins, root: Root, seen: int | None = None, item: Item | None = None) -> str:
+    """Note as a root what has been put and pinned, and return why that could not be; "" if it was.
+
+    What was put is in the network all the same, so this is no failure of the put.
+    """
+    try:
+        if not (await pins.tend(AddRoot(root, seen))).done:
+            await pin(pins, root, item=item)
+    except WorldError as error:
+        return str(error)
+    return ""
+
+
+# --- Pin ----------------------------------------------------------------------------------------
+
+
+async def pin(
+    pins: Pins, root: Root, *, item: Item | None = None, progress: Progress | None = None
+) -> Root:
+    """Pin all that belongs to a root, fetch what is missing, and note it; return it with its size.
+
+    From the first moment it counts among the roots, so that nothing of it is let go of meanwhile.
+    When it fails, what it had pinned is let go of.
+    """
+    joining = msgspec.structs.replace(root, stage="joining")
+    number = (await pins.tend(AddRoot(joining))).roots[0].number
+    try:
+        whole = await _pin_items(pins, root, item, progress)
+        await _joined(pins, whole, number)
+    except BaseException as error:
+        left = await pins.tend(LeaveRoot(root.key, root.tree, joining_only=True))
+        if left.done and isinstance(error, XorbitError):  # else the keeper's next turn does it
+            await pins.unpin(name_of(root), root.salt)
+        raise
+    return whole
+
+
+async def _joined(pins: Pins, whole: Root, number: int) -> None:
+    if not (await pins.tend(AddRoot(whole, number=number))).done:
+        raise WorldError(f"{name_of(whole)} was unpinned before all of it was pinned")
+
+
+async def _pin_items(pins: Pins, root: Root, item: Item | None, progress: Progress | None) -> Root:
+    if root.is_record:
+        found = await pins.keep(root.key, item)
+        assert isinstance(found, Record), "the key is that of a record"
+        return root_of(found)
+    size = await transfer.get_file(_Keeping(pins), cid_of(root), _drop, progress=progress)
+    return msgspec.structs.replace(root, size=size)
+
+
+class _Keeping:
+    """Blocks that are pinned when they are got."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._pins = pins
+
+    async def get_block(self, key: ItemKey) -> bytes:
+        found = await self._pins.keep(key)
+        assert isinstance(found, Block), "the key is that of a block"
+        return found.data
+
+
+def _drop(_: bytes) -> None:
+    """Take the bytes of a file that is only to be pinned."""
