@@ -120,7 +120,7 @@ class Lines:
         keys = list_keys(self.home)
         width = max((len(key.name) for key in keys), default=0)
         lines = [f"{key.name:<{width}}  {key.public_key.hex()}" for key in keys]
-        say("\n".join(lines) or "none yet: `xorbit key new NAME` makes one")
+        say("\n".join(lines) or f"none yet: `xorbit key new NAME --home {self.home}` makes one")
 
 
 class TypedLines:

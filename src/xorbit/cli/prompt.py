@@ -23,6 +23,8 @@ from xorbit.keys import list_keys
 
 SEEN_MAX = 1_000
 """How many guids, names, ... of earlier answers are remembered for completion."""
+SHOWN_MAX = 24
+"""Of a longer word only the beginning is listed, so that what it is has room beside it."""
 _SEEN = {
     "NAME": re.compile(r"\bb[a-z2-7]{58}\b"),
     "GUID": re.compile(r"(?<=trace )[0-9a-f]{8}|\b[0-9a-f]{32}\b"),
@@ -156,7 +158,8 @@ class Words(Completer):
                 yield completion
         for word, what in await self._choices(kinds):
             if word.lower().startswith(last.lower()):
-                yield Completion(word, -len(last), display_meta=what)
+                shown = word if len(word) <= SHOWN_MAX else f"{word[:SHOWN_MAX]}..."
+                yield Completion(word, -len(last), display=shown, display_meta=what)
 
     async def _choices(self, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
         """Return the words of these kinds, and what each of them is."""
@@ -197,7 +200,8 @@ class Words(Completer):
 def kinds_of(words: Sequence[str]) -> tuple[str, ...]:
     """Return what the last of these words may be, in the words that usages have for arguments.
 
-    So for `get NAME [-o PATH]` it is ("NAME", "-o") after `get`, and ("PATH",) after `get x -o`.
+    So for `get NAME [-o PATH]` it is ("NAME",) after `get`, ("-o",) after `get x`, and ("PATH",)
+    after `get x -o`.
     """
     if len(words) == 1:
         return ("COMMAND",)
@@ -215,4 +219,6 @@ def _kinds_in(form: str, given: Sequence[str]) -> list[str]:
     place = len(set(range(len(before))) - of_options)
     plain = _OPTION.sub("", form).replace("[]", "").split()[1:]
     here = plain[place].strip("[]").split("|") if place < len(plain) else []
-    return [*here, *(flag for flag in options if flag not in before)]
+    if here and not given[-1].startswith("-"):
+        return here
+    return [flag for flag in options if flag not in before]

@@ -29,18 +29,20 @@ from xorbit.keys import new_key
         ("peers ", ()),
         ("put ", ("PATH", "-t")),
         ("put -t ", ("TEXT",)),
-        ("get ", ("NAME", "-o")),
+        ("get ", ("NAME",)),
         ("get x ", ("-o",)),
         ("get x -o ", ("PATH",)),
         ("get -o x ", ("NAME",)),
         ("get x -o y ", ()),
         ("PING ", ("ID", "HOST:PORT")),
         ("ping x ", ()),
-        ("publish ", ("KEYNAME", "--salt", "--cas")),
-        ("publish me ", ("VALUE", "--salt", "--cas")),
+        ("publish ", ("KEYNAME",)),
+        ("publish -", ("--salt", "--cas")),
+        ("publish me ", ("VALUE",)),
+        ("publish me x ", ("--salt", "--cas")),
         ("publish me x --salt s ", ("--cas",)),
         ("publish me x --cas ", ("SEQ",)),
-        ("follow ", ("KEY", "--salt")),
+        ("follow ", ("KEY",)),
         ("cancel ", ("NUMBER",)),
         ("trace ", ("GUID",)),
     ],
@@ -94,11 +96,8 @@ async def test_names_guids_keys_and_numbers_of_earlier_answers_are_offered_lates
 async def test_the_users_keys_are_offered_by_name(tmp_path: Path) -> None:
     words = Words(Lines(FakeCalls().calls, tmp_path))
     new_key(tmp_path, "me")
-    assert await offered(words, "publish ") == [
-        "publish me",
-        "publish --salt",
-        "publish --cas",
-    ]
+    assert await offered(words, "publish ") == ["publish me"]
+    assert await offered(words, "publish me x --s") == ["publish me x --salt"]
     assert await offered(words, "resolve m") == ["resolve me"]
     (tmp_path / "keys" / "bad.pem").write_text("no key")
     assert await offered(words, "resolve m") == []
