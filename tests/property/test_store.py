@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.unit.store.samples import ALICE, BOB, block, connection, record, rot, write
 from xorbit.ids import Id
-from xorbit.items import Item, Kind, key_of
-from xorbit.store.base import DAMAGED
+from xorbit.items import Block, Item, ItemKey, Kind, key_of
+from xorbit.store.base import DAMAGED, Eviction, Write
 from xorbit.store.lmdb import LmdbStore
 from xorbit.store.memory import MemoryStore
 
@@ -127,3 +127,67 @@ class BothStores(RuleBasedStateMachine):
 
 TestBothStores = BothStores.TestCase
 TestBothStores.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+BLOCKS = [block(seed, size) for seed, size in enumerate((100, 100, 300, 300) * 5, 10)]
+BLOCK_KEYS = [key_of(item) for item in BLOCKS]
+block_keys = st.lists(st.sampled_from(BLOCK_KEYS), max_size=4)
+aged_writes = st.builds(
+    lambda item, pin, age_s: Write(key_of(item), item, pin=pin, age_s=age_s),
+    st.sampled_from(BLOCKS),
+    st.sampled_from([False, False, False, True]),
+    st.sampled_from([0.0, 50.0, 700.0]),
+)
+
+
+class BothFull(RuleBasedStateMachine):
+    """Small quotas: both let go of the same, by age, by place and by who was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.now = 1_000_000.0
+
+    @initialize(quota_bytes=st.sampled_from([700, 1_500, 3_000]), own=st.sampled_from(BLOCK_KEYS))
+    def open(self, quota_bytes: int, own: ItemKey) -> None:
+        eviction = Eviction(own.id, 600.0)
+        self.model = MemoryStore(quota_bytes, eviction, lambda: self.now)
+        path = Path(self.directory.name)
+        self.store = LmdbStore(path, quota_bytes, eviction, lambda: self.now)
+
+    @rule(batch=st.lists(aged_writes, max_size=5))
+    def write(self, batch) -> None:
+        assert self.store.write(batch) == self.model.write(batch)
+
+    @rule(wanted=block_keys)
+    def ask(self, wanted) -> None:
+        assert self.store.read(wanted) == self.model.read(wanted)
+
+    @rule(wanted=block_keys)
+    def touch(self, wanted) -> None:
+        assert self.store.touch(wanted) == self.model.touch(wanted)
+
+    @rule(item=st.sampled_from(BLOCKS))
+    def let_rot_and_drop(self, item: Block) -> None:
+        for each in (self.store, self.model):
+            if each.have([key_of(item)]) == [True]:
+                rot(each, item)
+                assert each.drop_damaged([key_of(item)]) == 1
+
+    @rule(seconds=st.sampled_from([1.0, 70.0, 700.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def agree(self) -> None:
+        every = Id(bytes(32)), 100
+        assert self.store.scan(*every) == self.model.scan(*every)
+        assert self.store.usage() == self.model.usage()
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
+
+
+TestBothFull = BothFull.TestCase
+TestBothFull.settings = settings(max_examples=60, stateful_step_count=40)

@@ -11,7 +11,7 @@ from xorbit.core.effect import Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead
 from xorbit.core.lookup import Lookup
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import drive_lookup, new_lookup, note_bad_read
+from xorbit.core.work import drive_lookup, may_hold, new_lookup, note_bad_read
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id
 from xorbit.items import Contact, Item, ItemKey, check_is, version
@@ -76,7 +76,7 @@ class Reading:
         newest = self.newest
         if newest is None:
             return
-        holders = self.lookup.closest(state.limits.replicas)
+        holders = may_hold(state, self.lookup.closest(state.limits.replicas))
         behind = [contact for contact in holders if self._is_behind(contact.id, newest)]
         if behind:
             state.start_work(MendWork(state, origin, newest, behind))

@@ -86,6 +86,14 @@ def drive_lookup(
                 assert_never(never)
 
 
+def may_hold(state: State, found: list[Contact]) -> list[Contact]:
+    """Return whom of those found others can dial as well: a copy elsewhere is of no use to them.
+
+    A peer that is only connected to us was asked without an address.
+    """
+    return [contact for contact in found if contact.addresses or contact.id in state.table]
+
+
 class GetWork(Work):
     """Find an item: on our own disk, else by asking ever closer nodes for it.
 
@@ -349,9 +357,10 @@ class PutWork(Work):
     def _take_over(self, state: State, lookup: Lookup) -> None:
         """Note whom a finished lookup has shown to be the closest, as far as it has looked."""
         replicas = state.limits.replicas
-        found = lookup.closest(state.limits.closest_count)
-        if len(found) < replicas:
+        answered = lookup.closest(state.limits.closest_count)
+        if len(answered) < replicas:
             self._may_widen = False  # there is nobody else
+        found = may_hold(state, answered)
         if state.listening:
             found.append(Contact(state.own))
         found.sort(key=lambda contact: distance(self._key.id, contact.id))

@@ -240,3 +240,15 @@ def test_another_seed_is_another_life() -> None:
     machine = joblog.new_machine(header)
     machine.state.rng = Random(b"another")
     assert list(joblog.replay(machine, entries)) != nodes[0].log
+
+
+def test_a_work_ends_once_however_often_it_is_ended() -> None:
+    node = World().node()
+    guid = node.get(KEY)
+    node.world.run(0.001)
+    state = node.machine.state
+    work = state.works[guid]
+    state.end_work(work)
+    state.end_work(work)
+    assert guid not in state.works
+    assert [event.what for event in state.trace_of(guid)] == ["began", "ended"]
