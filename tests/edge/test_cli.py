@@ -44,7 +44,7 @@ def test_put_and_get_tell_their_facts_as_json(
     file.write_bytes(bytes(100_000))
     put = xorbit("put", file, "--home", nodes[0].home, "--json")
     facts = put.json
-    assert set(facts) == {"cid", "bytes", "blocks", "holders", "holders_min"}
+    assert set(facts) == {"cid", "bytes", "blocks", "holders", "holders_min", "not_kept"}
     assert (facts["bytes"], facts["blocks"], facts["holders_min"]) == (100_000, 3, 3)
     assert set(facts["holders"]) == {node.id for node in nodes}
     assert put.err == ""

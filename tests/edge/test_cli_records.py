@@ -35,7 +35,7 @@ def test_what_is_published_at_one_is_resolved_at_another(
     """A receipt, and everything that proves the record."""
     name = name_of(xorbit, nodes[0].home, key)
     receipt = xorbit("publish", name, "hellö", "--home", nodes[0].home, "--json").json
-    assert set(receipt) == {"public_key", "salt", "seq", "holders", "receipts"}
+    assert set(receipt) == {"public_key", "salt", "seq", "holders", "receipts", "not_kept"}
     assert (receipt["public_key"], receipt["salt"], receipt["seq"]) == (key, "", 1)
     assert set(receipt["holders"]) == {node.id for node in nodes}
     assert {said["outcome"] for said in receipt["receipts"]} == {"stored"}
