@@ -86,7 +86,6 @@ def test_every_command_is_answered_through_the_console(nodes: list[NodeProcess])
     assert code == 1
     for says in (
         "stored at 3 nodes",
-        "none yet: `xorbit key new NAME`",
         "3 closest" if len(nodes) > 3 else "2 closest",
         "is there",
         "connected: ",
@@ -162,6 +161,7 @@ def test_a_session_in_a_terminal(nodes: list[NodeProcess], tmp_path: Path) -> No
         terminal.until("xorbit>")
         terminal.type("\x03")
         terminal.until("leaves; the node runs on")
+        terminal.until("xorbit>")
         terminal.type("\x04")
         assert terminal.process.wait(WITHIN_S) == 0
     finally:
@@ -280,16 +280,17 @@ def test_the_blocking_node_traces_what_it_did(tmp_path: Path) -> None:
     with open_node(tmp_path, listen="127.0.0.1:0", network="trace tests") as node:
         with tracing() as works:
             node.put_block(b"hello")
-        [work] = works
+        began = len(works)
+        work = works[0]
         assert {event.what for event in node.trace(work)} == {"began", "disk", "ended"}
         assert node.trace(work.hex()[:8]) == node.trace(work)
         node.put_block(b"outside")
-        assert len(works) == 1
+        assert len(works) == began > 0
 
 
 def test_json_of_a_trace_is_one_object(nodes: list[NodeProcess], xorbit: Command) -> None:
     looked = xorbit("lookup", nodes[1].id, "--home", nodes[0].home, "--trace", "--json")
-    guid = looked.json["trace"]["slowest"][0]["guid"]
-    text = xorbit("trace", guid, "--home", nodes[0].home, "--json").text
-    assert json.loads(text)["guid"] == guid
+    [shown] = looked.json["trace"]["slowest"]
+    text = xorbit("trace", shown["guid"], "--home", nodes[0].home, "--json").text
+    assert {"name": shown["name"], **json.loads(text)} == shown  # the same, at once and later
     assert text.count("\n") == 1

@@ -82,7 +82,8 @@ class Lines:
         async with _naming("put", path):
             summary = await self.calls.put_file(path)
         nodes = "1 node" if summary.holders_min == 1 else f"{summary.holders_min} nodes or more"
-        say(f"[put {path}] {human_size(summary.bytes)} held by {nodes}\n{summary.cid}")
+        kept = _not_kept(summary.not_kept)
+        say(f"[put {path}] {human_size(summary.bytes)} held by {nodes}{kept}\n{summary.cid}")
 
     async def _get(self, words: list[str], say: Say) -> None:
         match words:
@@ -110,7 +111,8 @@ class Lines:
         nodes = "1 node" if len(done.holders) == 1 else f"{len(done.holders)} nodes"
         more = f" --salt {shlex.quote(salt)}" if salt else ""
         say(
-            f"[publish {name}] sequence {done.seq}, held by {nodes}; anybody reads it by\n"
+            f"[publish {name}] sequence {done.seq}, held by {nodes}{_not_kept(done.not_kept)}; "
+            "anybody reads it by\n"
             f"resolve {key.public_key.hex()}{more}"
         )
 
@@ -220,6 +222,10 @@ def _option(words: list[str], flag: str) -> str | None:
     value = words[at + 1]
     del words[at : at + 2]
     return value
+
+
+def _not_kept(why: str) -> str:
+    return f", not pinned here ({why}): it expires unless somebody pins it" if why else ""
 
 
 def _is_file(name: str) -> bool:

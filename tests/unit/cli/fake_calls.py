@@ -29,6 +29,7 @@ class FakeCalls:
         self.got: list[tuple[Cid, Path]] = []
         self.gone = False
         self.full = False
+        self.not_kept = ""
         self.home = Path()
 
     @property
@@ -58,7 +59,7 @@ class FakeCalls:
             raise NotStoredError("all are full")
         if source.name == "endless":
             await asyncio.Event().wait()
-        return SimpleNamespace(cid=FILE, bytes=5, holders_min=1)
+        return SimpleNamespace(cid=FILE, bytes=5, holders_min=1, not_kept=self.not_kept)
 
     async def get_file_to(self, cid: Cid, to: Path) -> int:
         self.got.append((cid, to))
@@ -66,7 +67,7 @@ class FakeCalls:
 
     async def publish(self, key: UserKey, value: bytes, *, salt: bytes, cas: int | None) -> Any:
         self.published.append((key.name, value, salt, cas))
-        return SimpleNamespace(seq=7, holders=(NEAR, FAR))
+        return SimpleNamespace(seq=7, holders=(NEAR, FAR), not_kept=self.not_kept)
 
     async def status(self) -> Any:
         return SimpleNamespace(id=NEAR, network="test")

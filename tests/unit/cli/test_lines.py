@@ -116,6 +116,14 @@ async def test_publish_says_how_the_value_is_read(tmp_path: Path) -> None:
     assert fake.published == [("me", b"hello world", b"", None), ("me", b"x", b"a b", 6)]
 
 
+async def test_what_is_not_refreshed_from_here_is_told(tmp_path: Path) -> None:
+    fake = FakeCalls()
+    fake.not_kept = "no room"
+    new_key(tmp_path, "me")
+    for line in ("put file", "publish me hello"):
+        assert "not pinned here (no room)" in await said_to(Lines(fake.calls, tmp_path), line)
+
+
 async def test_keys_of_the_user_go_by_their_names(tmp_path: Path) -> None:
     """Both commands reach the node with the public key; `keys` lists both."""
     fake = FakeCalls()
