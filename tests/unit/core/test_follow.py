@@ -7,7 +7,7 @@ from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.ids import Guid, Id
-from xorbit.items import Contact, ItemKey, Record, make_record, record_key
+from xorbit.items import Contact, Record, make_record, record_key
 from xorbit.store.base import Write
 from xorbit.wire import message
 
@@ -55,7 +55,7 @@ def test_a_disk_slower_than_the_loss_of_all_holders_does_not_end_a_round_without
     world.run(1.0)
     guid = follow(follower)
     world.run(1.0)
-    assert all(client.machine.state.followers for client in clients)
+    assert all(client.sent(message.Following) for client in clients)
     world.disk_s = 1.0
     follower.store.write([Write(NAME, record(4))])
     for client in clients:
@@ -73,27 +73,16 @@ def asked(client: Node, server: Node, name: Id) -> object:
     return answer.response
 
 
-def test_who_is_refused_as_a_follower_leaves_nothing_behind() -> None:
-    """A stranger can not fill our memory by wanting to follow what does not exist."""
-    world = World()
-    server = world.node(limits=Limits(followers_max=1))
-    clients = [world.node(listen=False) for _ in range(2)]
-    for client in clients:
-        world.outcome(client, client.connect(server))
-    assert isinstance(asked(clients[0], server, NAME.id), message.Following)
-    for number in range(20):
-        answer = asked(clients[1], server, Id(number.to_bytes(32)))
-        assert isinstance(answer, message.Refused)
-    assert list(server.machine.state.followers) == [NAME.id]
-
-
-def test_a_record_whose_followers_are_all_gone_is_forgotten_when_there_is_need_of_room() -> None:
+def test_a_follower_whose_lease_has_ended_makes_room_for_one_of_another_record() -> None:
+    """Who is refused meanwhile changes nothing, whatever it wants to follow."""
     world = World()
     server = world.node(limits=Limits(followers_max=1, lease_s=5.0))
-    client = world.node(listen=False)
-    world.outcome(client, client.connect(server))
-    other = ItemKey(NAME.kind, Id(bytes(32)))
+    client, other = [world.node(listen=False) for _ in range(2)]
+    for each in (client, other):
+        world.outcome(each, each.connect(server))
     assert isinstance(asked(client, server, NAME.id), message.Following)
+    for number in range(20):
+        answer = asked(other, server, Id(number.to_bytes(32)))
+        assert isinstance(answer, message.Refused)
     world.run(6.0)
-    assert isinstance(asked(client, server, other.id), message.Following)
-    assert list(server.machine.state.followers) == [other.id]
+    assert isinstance(asked(other, server, Id(bytes(32))), message.Following)

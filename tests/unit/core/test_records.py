@@ -534,27 +534,3 @@ def test_followers_whose_lease_has_ended_make_room_for_others() -> None:
     world.run(3.0)
     assert isinstance(asked(clients[2], NAME), message.Following)
     assert len(server.machine.state.followers[NAME.id]) == 2
-
-
-def test_in_a_race_a_node_whose_connection_broke_is_asked_once_more() -> None:
-    """It may have decided already: the others alone might decide otherwise."""
-    world = World()
-    nodes = world.network(7)
-    publish(world, nodes[0], record(1))
-    world.run(2.0)
-    closest = min(nodes, key=lambda node: distance(node.id, NAME.id))
-    writer = next(node for node in reversed(nodes) if node is not closest)
-    guid = writer.call(lambda guid: jobs.Store(guid, NAME, record(2), 1))
-    world.until(lambda: held(closest) == record(2), 5.0)
-    for connection in writer.links_to(closest):
-        writer.cut(connection, "bad luck")
-    done = world.outcome(writer, guid)
-    assert isinstance(done, fx.PutDone)
-    assert done.won
-    assert message.Receipt(closest.id, "stored") in done.receipts
-    asked = [
-        job
-        for _, job, _ in closest.log
-        if isinstance(job, jobs.HandleRequest) and job.request == message.Store(record(2), 1)
-    ]
-    assert len(asked) == 2
