@@ -322,9 +322,15 @@ class SweepWork(Work):
         The nearest holder does so, each time to one by chance, so that all end with the same one
         though nobody reads it and its owner is gone.
         """
-        is_block, for_all = care.held.key.kind in BLOCK_KINDS, self.sweep.concerned is None
+        if care.held.key.kind in BLOCK_KINDS:
+            return
         same = [peer for peer in care.others if peer.id in care.at and peer not in care.lacking]
-        if for_all and not is_block and not care.rank and same:
+        if care.is_far and care.held.pinned_age_s is None:
+            # About to be dropped: each of them must have seen it, or the newest might be lost.
+            care.lacking += same
+            for peer in same:
+                del care.at[peer.id]
+        elif self.sweep.concerned is None and not care.rank and same:
             care.lacking.append(state.rng.choice(same))
 
     def _is_a_nearer_ones(self, care: _Care) -> bool:
