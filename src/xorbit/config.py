@@ -201,6 +201,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     # Connections and their workers.
     connections_max: int = 512
+    subnet_connections_max: int = 128
+    """Of them, those with one public IPv4 /24 or IPv6 /48 that dialled us."""
     neighbours_connected: int = 8
     """How many of our nearest neighbours stay connected."""
     kept_connections_max: int = 64
@@ -283,6 +285,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How often a follower reads all holders while nobody pushes to it."""
     followers_max: int = 4_096
     """Followers of others' that a node serves, over all records."""
+    followers_per_peer_max: int = 128
+    """How many records one peer may follow here."""
+    push_interval_s: float = 0.25
+    """How soon the followers of a record are told of it again; of what came meanwhile, the newest
+    is told."""
     shutdown_s_max: float = 5.0
     """How long a stopping node finishes what is in flight."""
 

@@ -69,6 +69,17 @@ class Address(Struct, frozen=True, array_like=True, order=True, gc=False):
     host: Annotated[str, Meta(min_length=1, max_length=HOST_BYTES_MAX)]
     port: Annotated[int, Meta(ge=1, le=65_535)]
 
+    def __post_init__(self) -> None:
+        """Hold a host that is not plain ASCII against the limit, which counts bytes.
+
+        Decoding counts characters, so that a peer could else name an address which nobody can sign.
+
+        Raises:
+            MisuseError: more bytes than a host may have, or no text at all.
+        """
+        if not self.host.isascii() and (problem := _host_problem(self.host)):
+            raise MisuseError(problem)
+
     def __str__(self) -> str:
         """Return `host:port`, IPv6 in brackets (RFC 3986)."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -139,20 +150,23 @@ def parse_address(text: str) -> Address:
         raise MisuseError(f"expected HOST:PORT with a port in 1..65535, got {text!r}")
     with suppress(ValueError):
         host = str(ip_address(host))
-    address = Address(host, int(port))
-    if problem := _address_problem(address):
+    if problem := _address_problem(host, int(port)):
         raise MisuseError(f"expected HOST:PORT, got {text!r}: {problem}")
-    return address
+    return Address(host, int(port))
 
 
-def _address_problem(address: Address) -> str | None:
+def _address_problem(host: str, port: int) -> str | None:
+    if problem := _host_problem(host):
+        return problem
+    return None if 1 <= port <= 65_535 else f"a port is in 1..65535, got {port}"
+
+
+def _host_problem(host: str) -> str | None:
     # Bytes of a command line that are no text arrive as surrogates, which no message can carry.
-    if not 0 < len(address.host.encode(errors="surrogatepass")) <= HOST_BYTES_MAX:
-        return f"a host is 1..{HOST_BYTES_MAX} bytes, got {address.host!r}"
-    if any("\ud800" <= char <= "\udfff" for char in address.host):
-        return f"a host is text, got {address.host!r}"
-    if not 1 <= address.port <= 65_535:
-        return f"a port is in 1..65535, got {address.port}"
+    if not 0 < len(host.encode(errors="surrogatepass")) <= HOST_BYTES_MAX:
+        return f"a host is 1..{HOST_BYTES_MAX} bytes, got {host!r}"
+    if any("\ud800" <= char <= "\udfff" for char in host):
+        return f"a host is text, got {host!r}"
     return None
 
 
@@ -264,7 +278,8 @@ def _connection_problem(seq: int, addresses: Sequence[Address]) -> str | None:
         return f"a sequence number is in 0..2**63-1, got {seq}"
     if len(addresses) > ADDRESSES_MAX:
         return f"a connection item lists at most {ADDRESSES_MAX} addresses, got {len(addresses)}"
-    return next(filter(None, map(_address_problem, addresses)), None)
+    problems = (_address_problem(address.host, address.port) for address in addresses)
+    return next(filter(None, problems), None)
 
 
 # --- All kinds ----------------------------------------------------------------------------------

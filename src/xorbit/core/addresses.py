@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from xorbit.config import ADDRESS_VOTES_NEEDED, ADDRESSES_TOLD_MAX, OWN_FORMS_MAX
 from xorbit.core.scope import Scope, in_scope, is_unspecified, scope_of, subnet_of
 from xorbit.core.state import Link, State
-from xorbit.items import Address
+from xorbit.items import Address, is_literal
 
 
 def dialable_addresses(state: State) -> tuple[Address, ...]:
@@ -27,10 +27,21 @@ def told_addresses(state: State, peer_host: str) -> tuple[Address, ...]:
 
 
 def published_addresses(state: State) -> tuple[Address, ...]:
-    """Return what our connection item tells the whole network: the widest scope that we have."""
+    """Return what our connection item tells the whole network: the widest scope that we have.
+
+    Where nobody of that scope has ever dialled us, also the widest in which somebody has: what
+    others only say of us must not hide where we can be found.
+    """
     ours = dialable_addresses(state)
-    widest = min((scope_of(address.host) for address in ours), default=Scope.NOWHERE)
-    return tuple(address for address in ours if scope_of(address.host) is widest)
+    scopes = sorted({scope_of(address.host) for address in ours})
+    proved = [scope for scope in scopes if scope in state.dialled_from]
+    told = {*scopes[:1], *proved[:1]}
+    return tuple(address for address in ours if scope_of(address.host) in told)
+
+
+def note_dialled(state: State, link: Link) -> None:
+    """Remember from how far somebody has dialled us: it could only do so where we really are."""
+    state.dialled_from[scope_of(link.address.host)] = None
 
 
 def seen_at(link: Link, told: tuple[Address, ...]) -> tuple[Address, ...]:
@@ -79,9 +90,10 @@ def note_observed(state: State, peer_link: Link, observed: Address | None) -> No
     """Take in how a peer sees us: its host counts, with the port that we listen on.
 
     It becomes our own address at once where it is in the scope of an address that we listen on;
-    a public one when enough peers that do not depend on each other agree.
+    a public one when enough peers that do not depend on each other agree. A name is no place at
+    which anybody could see us, and a zone means something to the peer's own host only.
     """
-    if observed is None or not state.listening:
+    if observed is None or not state.listening or not _is_plain_literal(observed):
         return
     own = Address(observed.host, state.listening[0].port)
     peer_link.observed = own
@@ -95,6 +107,10 @@ def note_observed(state: State, peer_link: Link, observed: Address | None) -> No
         del state.own_addresses[next(iter(state.own_addresses))]
 
 
+def _is_plain_literal(address: Address) -> bool:
+    return is_literal(address) and "%" not in address.host
+
+
 def _is_near(state: State, link: Link, own: Address) -> bool:
     """Return whether we listen where a peer of the same scope says that it sees us."""
     scope = scope_of(own.host)
@@ -106,17 +122,19 @@ def _is_near(state: State, link: Link, own: Address) -> bool:
 
 
 def _voters(state: State, own: Address) -> int:
-    """Return how many independent peers see us there now: those of one subnet count once."""
-    voters = {
-        subnet_of(link.address.host) or link.peer: None
-        for link in state.links.values()
-        if link.observed == own
-    }
-    return len(voters)
+    """Return how many independent peers see us there now: those of one subnet count once.
+
+    Of a public address only peers at public ones can tell: ids in a scope of our own cost nothing.
+    """
+    public = scope_of(own.host) is Scope.PUBLIC
+    seen_from = (link for link in state.links.values() if link.observed == own)
+    subnets = ((subnet_of(link.address.host), link.peer) for link in seen_from)
+    return len({subnet or peer: None for subnet, peer in subnets if subnet or not public})
 
 
 def _is_agreed(state: State, own: Address) -> bool:
-    return _voters(state, own) >= ADDRESS_VOTES_NEEDED
+    public = scope_of(own.host) is Scope.PUBLIC
+    return public and _voters(state, own) >= ADDRESS_VOTES_NEEDED
 
 
 def _drop_outdated(state: State, own: Address) -> None:

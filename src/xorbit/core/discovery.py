@@ -11,12 +11,14 @@ from xorbit.core import fingers, links
 from xorbit.core.addresses import (
     dialable_addresses,
     is_ours,
+    note_dialled,
     note_observed,
     seen_at,
     told_addresses,
 )
 from xorbit.core.effect import Finish
 from xorbit.core.lookup import Lookup
+from xorbit.core.room import make_room
 from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
 from xorbit.core.work import drive_lookup, new_lookup
@@ -46,12 +48,13 @@ def greet(state: State, link: Link) -> None:
     if link.dialled:
         links.forget_possible(state, link.peer)
         note_known(state, link.address)
+    else:
+        note_dialled(state, link)
     same = sum(other.peer == link.peer for other in state.links.values())
     if same > LINKS_PER_PEER_MAX:
         links.close(state, link, "too many connections to one peer")
         return
-    if len(state.links) > state.limits.connections_max:
-        _make_room(state, link)
+    make_room(state, link)
     asked = link.dialled and not link.closing and state.link_of.get(link.peer) == link.guid
     if asked and not state.stopping:
         state.start_work(PingWork(state, Contact(link.peer)))
@@ -63,17 +66,6 @@ def note_known(state: State, address: Address) -> None:
     state.knowns[address] = None
     if len(state.knowns) > state.limits.knowns_max:
         del state.knowns[next(iter(state.knowns))]
-
-
-def _make_room(state: State, newcomer: Link) -> None:
-    """Close the connection that has been unused for longest; the newcomer when all are busy."""
-    idle = [
-        link
-        for link in state.links.values()
-        if not (link.closing or link.out_workers or link.in_workers or link is newcomer)
-    ]
-    unused = min(idle, key=lambda link: link.used_at, default=newcomer)
-    links.close(state, unused, "too many connections")
 
 
 class PingWork(Work):
@@ -192,7 +184,10 @@ class JoinWork(Work):
 
     def _joined(self, state: State) -> None:
         peers = len(state.link_of)
-        if peers and not state.joined:  # who answered may be gone already: then we try again
+        if not (peers or state.joined):
+            self._fail(state, "whoever answered hung up again")
+            return
+        if not state.joined:
             state.joined = True
             state.tell("joined the network", f"{peers} {'peer' if peers == 1 else 'peers'}")
         state.retry_wait_s = 0.0
@@ -201,11 +196,11 @@ class JoinWork(Work):
         fingers.begin(state)
         self._finish(state, fx.Joined(len(state.table)))
 
-    def _fail(self, state: State) -> None:
+    def _fail(self, state: State, why_else: str = "no answer in time") -> None:
         state.look_wait_s = 0.0
         _put_back(state, [address for address, _ in self._failures])
         what = "; ".join(f"{address}: {why}" for address, why in self._failures)
-        state.warn("no way into the network", what or "no answer in time")
+        state.warn("no way into the network", what or why_else)
         limits = state.limits
         wait = max(limits.bootstrap_retry_s_min, state.retry_wait_s * 2)
         state.retry_wait_s = min(wait, limits.bootstrap_retry_s_max)

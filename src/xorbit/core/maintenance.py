@@ -7,10 +7,11 @@ for our next life. No I/O.
 """
 
 from xorbit.config import DIALS_PER_ROUND_MAX
-from xorbit.core import announce, discovery, fingers, links
+from xorbit.core import announce, discovery, links
 from xorbit.core.addresses import is_ours
 from xorbit.core.discovery import PingWork
 from xorbit.core.effect import SaveContacts
+from xorbit.core.room import wanted_contacts
 from xorbit.core.state import State
 from xorbit.ids import Id
 from xorbit.items import Contact, is_literal
@@ -30,19 +31,6 @@ def maintain(state: State) -> None:
         announce.keep_up(state)
     if state.now >= state.save_due or len(state.table) >= 2 * max(1, len(state.saved)):
         save(state)  # a young table soon again: a node may be killed before its time to save comes
-
-
-def wanted_contacts(state: State) -> dict[Id, Contact]:
-    """Return who stays connected: our nearest neighbours and our fingers, up to a limit."""
-    limits, table = state.limits, state.table
-    wanted = {
-        contact.id: contact for contact in table.closest(state.own, limits.neighbours_connected)
-    }
-    for index in reversed(fingers.useful(state)):
-        contact = table.finger(index)
-        if contact is not None and len(wanted) < limits.kept_connections_max:
-            wanted[contact.id] = contact
-    return wanted
 
 
 def save(state: State) -> None:

@@ -20,26 +20,35 @@ class Scope(IntEnum):
     LINK_LOCAL = 2
     LOOPBACK = 3
     NOWHERE = 4
-    """Nobody can be dialled there: unspecified, multicast, broadcast."""
+    """Nobody can be dialled there: unspecified, multicast, reserved, broadcast."""
 
 
-# RFC 1918, RFC 6598 (the far side of a carrier's NAT) and RFC 4193. Not `is_private` of the
-# standard library, which also means addresses for documentation and benchmarks.
-_PRIVATE_4 = tuple(
-    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
-)
-_PRIVATE_6 = ip_network("fc00::/7")
-_BROADCAST = IPv4Address("255.255.255.255")
+# RFC 1918 and RFC 6598 (the far side of a carrier's NAT); RFC 4193, site-local before it (RFC 3879)
+# and RFC 8215 (translation for a network's own use). Not `is_private` of the standard library,
+# which also means addresses for documentation and benchmarks.
+_PRIVATE_4 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+_PRIVATE_6 = ("fc00::/7", "fec0::/10", "64:ff9b:1::/48")
+_PRIVATE = tuple(map(ip_network, (*_PRIVATE_4, *_PRIVATE_6)))
+# "This network" (RFC 791) and what is reserved for no use that we know (RFC 1112), with broadcast.
+_NOWHERE_4 = tuple(map(ip_network, ("0.0.0.0/8", "240.0.0.0/4")))
+# Whose last 32 bits are an IPv4 address: mapped and compatible (RFC 4291), translated (RFC 2765,
+# RFC 6052).
+_EMBEDDING = tuple(map(ip_network, ("::ffff:0:0/96", "::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
 
 
 def _ip(host: str) -> IPv4Address | IPv6Address | None:
+    """Return what a literal stands for: an IPv4 address in any IPv6 clothes is that address."""
     try:
         ip = ip_address(host)
     except ValueError:
         return None
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    return ip
+    if isinstance(ip, IPv4Address) or ip.is_loopback or ip.is_unspecified:
+        return ip
+    if any(ip in net for net in _EMBEDDING):
+        return IPv4Address(int(ip) & 0xFFFF_FFFF)
+    if ip.teredo is not None:
+        return ip.teredo[1]
+    return ip.sixtofour or ip
 
 
 @lru_cache(maxsize=4_096)
@@ -50,13 +59,11 @@ def scope_of(host: str) -> Scope:
         return Scope.PUBLIC
     if ip.is_loopback:
         return Scope.LOOPBACK
-    if ip.is_unspecified or ip.is_multicast or ip == _BROADCAST:
+    if ip.is_unspecified or ip.is_multicast or any(ip in net for net in _NOWHERE_4):
         return Scope.NOWHERE
     if ip.is_link_local:
         return Scope.LINK_LOCAL
-    if isinstance(ip, IPv6Address):
-        return Scope.PRIVATE if ip in _PRIVATE_6 else Scope.PUBLIC
-    return Scope.PRIVATE if any(ip in net for net in _PRIVATE_4) else Scope.PUBLIC
+    return Scope.PRIVATE if any(ip in net for net in _PRIVATE) else Scope.PUBLIC
 
 
 @lru_cache(maxsize=4_096)

@@ -20,11 +20,13 @@ from xorbit.core.job import (
     StoreScanned,
     StoreWritten,
 )
+from xorbit.core.leases import Leases
 from xorbit.core.routing import RoutingTable
+from xorbit.core.scope import Scope
 from xorbit.core.timers import Timers
 from xorbit.core.trace import Event, Trace, on_disk
 from xorbit.ids import Guid, Id, new_guid
-from xorbit.items import Address, ConnectionItem, Contact
+from xorbit.items import Address, ConnectionItem, Contact, Record
 from xorbit.wire.message import Request, Response
 
 DiskResult = StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | PinsTended
@@ -82,8 +84,6 @@ class Link:
     timeouts_in_row: int = 0
     observed: Address | None = None
     """Where this peer sees us, with the port that we listen on."""
-    pushes: dict[Guid, Guid] = field(default_factory=dict[Guid, Guid])
-    """Works of ours that this peer pushes to, by the guid of the exchange that asked for it."""
     retiring: bool = False
     """Another connection to the same peer has taken over; this one only finishes what it has."""
     closing: bool = False
@@ -192,15 +192,20 @@ class DiskWait:
     at: float
 
 
-@dataclass(slots=True)
-class Follower:
-    """One peer that follows one record."""
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """A connection by which a peer pushes to a work of ours, and until when it said it would."""
 
-    exchange: Guid
-    work: Guid
+    connection: Guid
     until: float
-    told: tuple[int, bytes] | None
-    """The version (`items.version`) that it has, as far as we told it."""
+
+
+@dataclass(slots=True)
+class Telling:
+    """A record whose followers have just been told: when they may be again, and of what then."""
+
+    due: float
+    newest: Record | None = None
 
 
 @dataclass(slots=True)
@@ -244,6 +249,8 @@ class Announced:
     item: ConnectionItem | None = None
     work: Guid | None = None
     """The work that announces us now."""
+    in_doubt: bool = False
+    """Somebody holds, or says that it holds, a newer item of ours: from a life we forgot, maybe."""
 
 
 @dataclass(slots=True)
@@ -310,13 +317,17 @@ class State:
     disk_of: dict[Guid, DiskWait] = field(default_factory=dict[Guid, DiskWait])
     """Who waits for each disk operation: a work, or a peer's request."""
 
-    followers: dict[Id, dict[Guid, Follower]] = field(
-        default_factory=dict[Id, dict[Guid, Follower]]
-    )
-    """Whom we tell of newer versions of each record, by connection."""
+    leases: Leases = field(default_factory=Leases)
+    """Whom we tell of newer versions of a record."""
+    telling: dict[Id, Telling] = field(default_factory=dict[Id, Telling])
+    """Records whose followers were told a moment ago; who may be told again first stands first."""
+    pushers: dict[Guid, dict[Guid, Pusher]] = field(default_factory=dict[Guid, dict[Guid, Pusher]])
+    """Who pushes to our works: by work, then by the exchange that asked for it."""
     listening: tuple[Address, ...] = ()
     own_addresses: dict[Address, None] = field(default_factory=dict[Address, None])
     """Where others see us and can dial us, the latest last."""
+    dialled_from: dict[Scope, None] = field(default_factory=dict[Scope, None])
+    """From how far others have dialled us."""
     own_forms: dict[Address, None] = field(default_factory=dict[Address, None])
     """Addresses at which we ourselves answered when we dialled them."""
     own_seq: int = 0
@@ -394,6 +405,7 @@ class State:
             took_s = self.now - work.began_at
             kind = type(work).__name__.removesuffix("Work")
             self.trace.add(self.now, work.origin, work.guid, self.own, "ended", kind, "", took_s)
+        self.pushers.pop(work.guid, None)
         self.timers.cancel(("work", work.guid))
 
     def trace_of(self, origin: Guid) -> tuple[Event, ...]:

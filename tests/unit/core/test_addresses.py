@@ -70,6 +70,41 @@ def test_one_peer_is_enough_in_the_scope_of_what_we_listen_on(
     assert bool(own(node)) is believed
 
 
+def test_ids_in_our_own_scope_cannot_agree_on_a_public_address() -> None:
+    """They cost nothing, and a false public address would hide the true one (`whereis`)."""
+    node = node_at(World(), "10.0.0.1")
+    for host in ("10.0.0.8", "10.0.0.9", "127.0.0.1", "198.51.100.1"):
+        told_by(node, host, SEEN)
+    assert own(node) == []
+
+
+def test_ids_elsewhere_cannot_agree_on_an_address_of_our_own_scope() -> None:
+    node = node_at(World(), "127.0.0.1")
+    for host in ("198.51.100.1", "192.0.2.1", "10.0.0.9"):
+        told_by(node, host, Address("10.0.0.1", 50_000))
+    assert own(node) == []
+
+
+def test_what_others_say_of_us_hides_no_address_at_which_somebody_has_dialled_us() -> None:
+    node = node_at(World(), "0.0.0.0", "10.0.0.1")
+    state = node.machine.state
+    for host in ("198.51.100.1", "192.0.2.1"):
+        told_by(node, host, SEEN)
+    assert [a.host for a in addresses.published_addresses(state)] == [SEEN.host]
+    node.step(jobs.ConnectionOpened(Guid(b"i" * 16), id_of(b"in"), Address("10.0.0.7", 50_000)))
+    assert [a.host for a in addresses.published_addresses(state)] == ["10.0.0.1", SEEN.host]
+    node.step(jobs.ConnectionOpened(Guid(b"o" * 16), id_of(b"out"), Address("192.0.2.7", 50_000)))
+    assert [a.host for a in addresses.published_addresses(state)] == [SEEN.host]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "2001:db8::1%eth0", "2001:db8::1%" + "z" * 200])
+def test_what_is_no_plain_literal_is_no_place_at_which_anybody_sees_us(host: str) -> None:
+    node = node_at(World(), "0.0.0.0", "::")
+    for peer in ("198.51.100.1", "192.0.2.1"):
+        told_by(node, peer, Address(host, 1))
+    assert own(node) == []
+
+
 def test_an_old_address_is_dropped_when_nobody_sees_us_there_any_more() -> None:
     node = node_at(World(), "0.0.0.0")
     for host in ("198.51.100.1", "192.0.2.1"):

@@ -39,10 +39,35 @@ HOME = Contact(id_of(b"home"), (Address("10.0.0.1", 1), Address("127.0.0.1", 1))
         ("::", Scope.NOWHERE),
         ("224.0.0.251", Scope.NOWHERE),
         ("255.255.255.255", Scope.NOWHERE),
+        ("0.1.2.3", Scope.NOWHERE),
+        ("240.0.0.1", Scope.NOWHERE),
+        ("fec0::1", Scope.PRIVATE),
+        ("64:ff9b:1::1", Scope.PRIVATE),
     ],
 )
 def test_how_far_an_address_reaches(host: str, scope: Scope) -> None:
     assert scope_of(host) is scope
+
+
+@pytest.mark.parametrize(
+    "clothes",
+    [
+        "::ffff:{0}.{1}.{2}.{3}",
+        "::ffff:0:{0}.{1}.{2}.{3}",
+        "::{0}.{1}.{2}.{3}",
+        "64:ff9b::{0}.{1}.{2}.{3}",
+        "2002:{0:02x}{1:02x}:{2:02x}{3:02x}::1",
+        "2001:0:101:101:0:0:{4:02x}{5:02x}:{6:02x}{7:02x}",
+    ],
+    ids=["mapped", "translated", "compatible", "NAT64", "6to4", "Teredo"],
+)
+def test_an_ipv4_address_reaches_as_far_in_any_ipv6_clothes(clothes: str) -> None:
+    """A peer could else have us dial into our own network by another spelling."""
+    for host in ("10.0.0.1", "127.0.0.1", "169.254.169.254", "203.0.113.7", "224.0.0.1"):
+        parts = [int(part) for part in host.split(".")]
+        dressed = clothes.format(*parts, *(255 - part for part in parts))
+        assert scope_of(dressed) is scope_of(host)
+        assert subnet_of(dressed) == subnet_of(host)
 
 
 def test_an_unspecified_host_is_told_by_its_form() -> None:
