@@ -94,11 +94,11 @@ def test_a_disk_that_says_nothing_ends_the_call(job: Job) -> None:
     assert failed.code == "timeout"
 
 
-def test_a_pin_of_what_cannot_be_found_in_time_ends_as_not_found() -> None:
-    world = World()
-    here, there = world.pair()
-    there.mute = True
-    assert isinstance(pin(world, here, key_of(make_block(b"x"))), fx.NotFound)
+def test_a_pin_of_what_is_not_found_in_time_ends_as_not_found() -> None:
+    node = World().node()
+    node.machine.step(1.0, jobs.Pin(GUID, key_of(make_block(b"x"))))
+    effects = node.machine.step(1.0 + Limits().work_timeout_s, jobs.Tick())
+    assert fx.Finish(GUID, fx.NotFound(0, 0)) in effects
 
 
 def test_an_order_comes_back_as_the_store_answered_it() -> None:
