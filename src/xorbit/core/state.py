@@ -27,6 +27,7 @@ from xorbit.core.timers import Timers
 from xorbit.core.trace import Event, Trace, on_disk
 from xorbit.ids import Guid, Id, new_guid
 from xorbit.items import Address, ConnectionItem, Contact, Record
+from xorbit.pins import Root
 from xorbit.wire.message import Request, Response
 
 DiskResult = StoreRead | StoreWritten | StoreChecked | StoreScanned | StoreDropped | PinsTended
@@ -217,6 +218,8 @@ class Typed:
     words: tuple[str, ...]
     stepwise: bool = False
     """Whether each exchange is shown as it happens."""
+    root: Root | None = None
+    """What is kept for our owner once it is stored."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from xorbit.items import (
     make_record,
     record_key,
 )
-from xorbit.pins import Told
+from xorbit.pins import Root, ScanRoots, Told
 from xorbit.wire import message
 
 SESSION = Guid(b"s" * 16)
@@ -290,6 +290,17 @@ def test_what_is_put_can_be_got_at_any_node_by_the_name_that_was_shown() -> None
     assert "hello  there" in got
     *_, got = type_in(nodes[1], f"get xorbit://{name}", 2.0)
     assert "hello  there" in got
+
+
+def test_what_is_put_is_kept_under_its_name_unless_it_was_not_stored() -> None:
+    world = World()
+    nodes = world.network(2)
+    type_in(nodes[0], "put -t hello", 2.0)
+    alone = world.node(listen=False)
+    type_in(alone, "put -t hello", 200.0)
+    roots = [node.store.tend([ScanRoots(9)])[0].roots for node in (nodes[0], alone)]
+    assert [kept.root for kept in roots[0]] == [Root(block_key(b"hello"), size=5)]
+    assert roots[1] == ()
 
 
 @pytest.mark.parametrize(

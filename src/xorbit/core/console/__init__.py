@@ -13,11 +13,12 @@ from xorbit.config import CONSOLE_TEXT_CHARACTERS_MAX
 from xorbit.core.console.line import Line, Started
 from xorbit.core.console.table import COMMANDS, find_command
 from xorbit.core.console.tell import is_failure, outcome_text, pushed_text, step_text
-from xorbit.core.effect import Finish, Print, Pushed
+from xorbit.core.effect import Finish, OrderPins, Print, Pushed
 from xorbit.core.job import HandleStdinLine, Job
 from xorbit.core.state import State, Typed
 from xorbit.errors import MisuseError
 from xorbit.ids import Guid
+from xorbit.pins import AddRoot
 
 __all__ = ["COMMANDS", "cancelled", "handle_line", "tell"]
 
@@ -48,6 +49,8 @@ def tell(state: State) -> None:
     for effect in tuple(state.effects):
         if isinstance(effect, Finish) and effect.guid in state.typed:
             fault = "world" if is_failure(effect.outcome) else ""
+            if (root := state.typed[effect.guid].root) is not None and not fault:
+                state.emit(OrderPins(state.new_guid(), AddRoot(root)))  # refused if not kept here
             _end(state, effect.guid, outcome_text(state, effect.guid, effect.outcome), fault)
         elif isinstance(effect, Pushed) and (typed := state.typed.get(effect.guid)):
             text = pushed_text(effect.record)
@@ -79,7 +82,7 @@ def _begin(state: State, session: Guid | None, line: Line, started: Started) -> 
     guid = session or state.new_guid()
     state.typed_count += 1
     number = state.typed_count
-    state.typed[guid] = Typed(session, number, line.words, started.stepwise)
+    state.typed[guid] = Typed(session, number, line.words, started.stepwise, started.root)
     if started.stepwise:
         state.trace.watched[guid] = None
     state.emit(Print(f"[{number}] {started.text}", session, last=False))

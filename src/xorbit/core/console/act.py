@@ -27,6 +27,7 @@ from xorbit.items import (
     parse_address,
     record_key,
 )
+from xorbit.pins import Root
 from xorbit.wire.message import Ping
 
 NO_FILES = "is done where your files are: type it in `xorbit console`, or at `xorbit node` itself"
@@ -42,7 +43,8 @@ def put(state: State, line: Line) -> Started:
     block = make_block(text.encode(errors="replace"))
     key = key_of(block)
     what = f"storing {len(block.data)} bytes as {name_of(key)}"
-    return Started(what, lambda guid: jobs.Store(guid, key, block))
+    root = Root(key, size=len(block.data))
+    return Started(what, lambda guid: jobs.Store(guid, key, block), root=root)
 
 
 def get(state: State, line: Line) -> Started:

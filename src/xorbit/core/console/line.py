@@ -16,6 +16,7 @@ from xorbit.core.state import State
 from xorbit.errors import MisuseError
 from xorbit.ids import GUID_BYTES, ID_BYTES, Guid, Id
 from xorbit.items import BLOCK_KINDS, ItemKey, Kind
+from xorbit.pins import Root
 
 GUID_DIGITS_MIN = 4
 SHOWN_DIGITS = 8
@@ -52,6 +53,8 @@ class Started:
     job: Callable[[Guid], Job]
     stepwise: bool = False
     """Show each exchange as it happens."""
+    root: Root | None = None
+    """What is kept for our owner once it is stored."""
 
 
 def unquoted(text: str) -> str:
