@@ -262,14 +262,16 @@ class RoutingTable:
                 self._crowds[place] = count
 
     def _enter(self, peer: Id, address: Address, now: float, place: tuple[int, str] | None) -> None:
-        self._insert(peer, Entry(Contact(peer, (address,)), now, place))
-        if len(self._entries) <= self._budget:
-            return
-        fullest = self._fullest()
-        if worst := self._worst(fullest, peer):
+        if len(self._entries) >= self._budget:
+            index = bucket_index(self._own, peer)
+            worst = self._worst(self._fullest(joining=index), index)
+            if worst is None:
+                self._let_wait(peer, address, now)
+                return
             self._remove(worst)
-            return
-        self._remove(peer)
+        self._insert(peer, Entry(Contact(peer, (address,)), now, place))
+
+    def _let_wait(self, peer: Id, address: Address, now: float) -> None:
         self._newcomers.pop(peer, None)
         self._newcomers[peer] = address, now
         if len(self._newcomers) > self._newcomers_max:
@@ -290,25 +292,32 @@ class RoutingTable:
         del self._sorted[bisect_left(self._sorted, as_number(peer))]
         return True
 
-    def _worst(self, index: int, newcomer: Id) -> Id | None:
+    def _worst(self, index: int, joining: int) -> Id | None:
         """Return who of a bucket gives way to a newcomer, None where all alive stay in their place.
 
         Who failed most often; else, where the newcomer has another bucket, who is unheard for
-        longest: the fullest bucket can spare one.
+        longest: the fullest bucket can spare one. Looks at those that fail and at as many more as
+        it takes to find one of the bucket, never at the whole bucket: strangers can make newcomers.
         """
-        entries = [self._entries[contact.id] for contact in self.bucket(index)]
-        worst = max(entries, key=lambda entry: (entry.failures, -entry.heard_at))
-        same = bucket_index(self._own, newcomer) == index
-        return None if same and worst.failures < FAILURES_MIN else worst.contact.id
+        failing = [
+            self._entries[peer] for peer in self._failing if bucket_index(self._own, peer) == index
+        ]
+        worst = max(failing, key=lambda entry: (entry.failures, -entry.heard_at), default=None)
+        if worst is not None and (index != joining or worst.failures >= FAILURES_MIN):
+            return worst.contact.id
+        if index == joining:
+            return None
+        return next(peer for peer in self._entries if bucket_index(self._own, peer) == index)
 
-    def _fullest(self) -> int:
-        """Return the fullest bucket, of equals the farthest."""
+    def _fullest(self, joining: int) -> int:
+        """Return the fullest bucket with a newcomer to `joining` counted, of equals the farthest."""
         fullest, size, index = 0, 0, ID_BITS
-        rest = len(self._sorted)
+        rest = len(self._sorted) + 1
         while rest > size:  # the nearer buckets together could still hold a fuller one
             index -= 1
             low, high = self._run(index)
-            rest -= high - low
-            if high - low > size:
-                fullest, size = index, high - low
+            held = high - low + (index == joining)
+            rest -= held
+            if held > size:
+                fullest, size = index, held
         return fullest
