@@ -310,7 +310,7 @@ class RoutingTable:
         return next(peer for peer in self._entries if bucket_index(self._own, peer) == index)
 
     def _fullest(self, joining: int) -> int:
-        """Return the fullest bucket with a newcomer to `joining` counted, of equals the farthest."""
+        """Return the fullest bucket, a newcomer to `joining` counted; of equals the farthest."""
         fullest, size, index = 0, 0, ID_BITS
         rest = len(self._sorted) + 1
         while rest > size:  # the nearer buckets together could still hold a fuller one
