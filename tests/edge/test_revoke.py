@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,9 +11,9 @@ import msgspec
 import pytest
 from nacl.signing import SigningKey
 
-from tests.edge.cli_nodes import Deadline, xorbit_process
+from tests.edge.cli_nodes import Deadline, NodeProcess, xorbit_process
 from xorbit import errors
-from xorbit.api import Node
+from xorbit.api import Node, connect
 from xorbit.identity import NodeKey, admit_node, create_network, install_membership, load_authority
 from xorbit.ids import Id, id_of
 from xorbit.items import Record
@@ -171,6 +172,112 @@ async def test_only_the_operators_list_counts(operator: Operator) -> None:
     async with Node(home, listen=LOOPBACK) as a:
         assert revoked.load(home, operator.key.public_key) is None
         assert gone not in a._started.driver.machine.state.revoked
+
+
+# --- By the command line, among processes ---------------------------------------------------------
+
+
+def told(*words: object) -> bytes:
+    """Run a command that works; return what it says."""
+    ran = xorbit_process(*words)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+class Club:
+    """A managed network made and kept by commands alone."""
+
+    def __init__(self, place: Path, stack: ExitStack) -> None:
+        self._place = place
+        self._stack = stack
+        self._home = place / "operator"
+        said = json.loads(told("network", "create", "club", "--home", self._home, "--json"))
+        self.authority_key = bytes.fromhex(said["authority"])
+
+    def admit(self, name: str) -> Path:
+        """Admit one more node; return its home."""
+        home, file = self._place / name, self._place / f"{name}.membership"
+        key = told("network", "join", "--home", home).decode().strip()
+        told("network", "admit", key, "-o", file, "--home", self._home)
+        told("network", "join", file, "--home", home)
+        return home
+
+    def start(self, home: Path, *known: NodeProcess) -> NodeProcess:
+        bootstrap = known[0].address if known else ""
+        return self._stack.enter_context(NodeProcess(home, bootstrap=bootstrap, network="club"))
+
+    def revoke(self, gone: NodeProcess, over: NodeProcess) -> None:
+        told("network", "revoke", gone.id, "--bootstrap", over.address, "--home", self._home)
+
+    async def until_all_know(self, nodes: Sequence[NodeProcess], gone: NodeProcess) -> None:
+        """Wait until the list in the home of each names that node."""
+
+        async def is_listed() -> bool:
+            lists = [revoked.load(node.home, self.authority_key) for node in nodes]
+            return all(one and bytes.fromhex(gone.id) in one.value for one in lists)
+
+        await until(is_listed, WITHIN_S)
+
+
+@pytest.fixture
+def club(tmp_path: Path) -> Generator[Club]:
+    with ExitStack() as stack:
+        yield Club(tmp_path, stack)
+
+
+async def peers_of(node: NodeProcess) -> set[str]:
+    client = await connect(node.home)
+    try:
+        return {peer.id.hex() for peer in await client.peers()}
+    finally:
+        await client.close()
+
+
+async def until_peers(node: NodeProcess, *others: NodeProcess) -> None:
+    """Wait until a node is connected to these and to no others."""
+
+    async def are_they() -> bool:
+        return await peers_of(node) == {other.id for other in others}
+
+    await until(are_they, WITHIN_S)
+
+
+async def test_the_connections_of_a_revoked_process_end(club: Club) -> None:
+    """Within seconds; what the others had is still had, and it gets nothing any more."""
+    a = club.start(club.admit("a"))
+    b, bad = club.start(club.admit("b"), a), club.start(club.admit("bad"), a)
+    for node, others in ((a, (b, bad)), (b, (a, bad)), (bad, (a, b))):
+        await until_peers(node, *others)
+    club.revoke(bad, over=b)
+    await until_peers(bad)
+    await until_peers(a, b)
+    await until_peers(b, a)
+    ran = xorbit_process("ping", a.address, "--home", bad.home)
+    assert (ran.returncode, ran.stdout) == (4, b""), ran.stderr
+
+
+async def test_a_node_revoked_while_it_was_offline_stays_out_though_all_others_restart(
+    club: Club,
+) -> None:
+    """It is killed, it is revoked, the others are killed; then they come back, and a newcomer."""
+    a = club.start(club.admit("a"))
+    b, bad = club.start(club.admit("b"), a), club.start(club.admit("bad"), a)
+    await until_peers(bad, a, b)
+    bad.kill()
+    club.revoke(bad, over=a)
+    await club.until_all_know((a, b), bad)
+    a.kill()
+    b.kill()
+    again = club.start(a.home)
+    back = club.start(bad.home, again)
+    other, newcomer = club.start(b.home, again), club.start(club.admit("newcomer"), again)
+    await club.until_all_know((newcomer,), bad)
+    for node in (again, other, newcomer):
+        ran = xorbit_process("ping", node.address, "--home", back.home)
+        assert (ran.returncode, ran.stdout) == (4, b""), ran.stderr
+        assert back.id not in await peers_of(node)
+    assert await peers_of(back) == set()
+    assert "no way into the network: whoever answered hung up again" in back.log.read_text()
 
 
 def test_a_network_is_revoked_from_by_its_operator_only(tmp_path: Path) -> None:

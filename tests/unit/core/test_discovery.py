@@ -176,6 +176,20 @@ def test_a_node_does_not_dial_itself_to_join_and_says_so() -> None:
     assert [report.detail for report in said] == [str(at(node))]
 
 
+def test_a_node_that_all_hang_up_on_has_not_joined_and_tries_again() -> None:
+    """As one whom the network's operator has turned out."""
+    world = World()
+    other, node = world.node(), world.node()
+    other.step(jobs.Revoked((node.id,)))
+    outcome = world.outcome(node, node.bootstrap(at(other)))
+    assert isinstance(outcome, fx.Failed)
+    assert not node.machine.state.joined
+    said = [e for _, _, effects in node.log for e in effects if isinstance(e, fx.Report)]
+    assert [report.detail for report in said] == ["whoever answered hung up again"]
+    world.run(60.0)
+    assert len(dials(node)) > 3
+
+
 def test_an_odd_answer_to_a_joining_node_is_an_answer_without_contacts() -> None:
     world = World()
     node, other = world.node(), world.node()
