@@ -331,6 +331,19 @@ async def test_a_disk_that_is_full_ends_the_job_log_and_not_the_node():
     assert events.count("the job log ends here") == 1
 
 
+async def test_a_job_that_no_log_can_hold_ends_the_job_log_and_not_the_node(tmp_path):
+    """Bytes of a terminal that are no text arrive as surrogates, which nothing can encode."""
+    async with House() as house:
+        node = await house.node(job_log=tmp_path / "jobs.log")
+        node.driver.consoles.post("put caf\udc80", "console")
+        line = await node.jobs.until(jobs.HandleStdinLine)
+        assert line.line == "put caf?"
+        node.driver.post(jobs.HandleStdinLine("put caf\udc80"), "console")
+        assert (await node.reported("the job log ends here")).level == "error"
+        await node.put(BLOCK)
+        await serves(node, await house.client(node), BLOCK)
+
+
 async def test_a_message_that_no_peer_would_take_is_reported_and_the_connection_stays():
     async with House() as house:
         node = await house.node()

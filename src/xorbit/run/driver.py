@@ -17,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import BinaryIO, assert_never
 
+from msgspec import MsgspecError
+
 from xorbit.config import FRAME_BYTES_MAX, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
@@ -494,11 +496,11 @@ class Driver:
         return Random(seed)  # noqa: S311 - guids name exchanges, they keep no secret
 
     def _log(self, now: float, job: Job) -> None:
-        """Write a step down; a disk that is full ends the log, not the node."""
+        """Write a step down; a full disk, or a job that cannot be written, ends the log only."""
         assert self._job_log is not None
         try:
             self._job_log.write(joblog.encode_entry(now, job))
-        except OSError as error:
+        except (OSError, ValueError, MsgspecError) as error:
             self._report(fx.Report("error", "the job log ends here", str(error)))
             with contextlib.suppress(OSError):
                 self._job_log.close()

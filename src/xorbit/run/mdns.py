@@ -17,10 +17,15 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from xorbit.config import MDNS_ASK_S_MAX, MDNS_ASKED_MAX
 from xorbit.core.effect import Report
+from xorbit.core.scope import Scope, scope_of
 from xorbit.ids import ID_BYTES, Id
 from xorbit.items import ADDRESSES_MAX, Address
 
 SERVICE = "_xorbit._tcp.local."
+
+_ON_A_LAN = (Scope.PRIVATE, Scope.LINK_LOCAL)
+"""Anybody on the local network can name any address: with others it could have us all dial a
+stranger on the internet, or a service of our own host."""
 
 Found = Callable[[Id, tuple[Address, ...]], None]
 
@@ -142,8 +147,8 @@ def read_service(service: AsyncServiceInfo, tag: str) -> tuple[Id, tuple[Address
     port = service.port
     if said.get("network") != tag or len(id) != ID_BYTES or port is None or not 0 < port < 65_536:
         return None
-    hosts = service.parsed_scoped_addresses()[:ADDRESSES_MAX]
-    addresses = tuple(Address(host, port) for host in hosts if not ip_address(host).is_loopback)
+    hosts = [host for host in service.parsed_scoped_addresses() if scope_of(host) in _ON_A_LAN]
+    addresses = tuple(Address(host, port) for host in hosts[:ADDRESSES_MAX])
     return (Id(id), addresses) if addresses else None
 
 

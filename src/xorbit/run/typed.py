@@ -30,6 +30,11 @@ def _source(line: Hashable) -> str:
     return line.hex() if isinstance(line, bytes) else str(line)
 
 
+def _text(typed: str) -> str:
+    """Return a line as text: bytes that are none arrive as surrogates, which nothing can encode."""
+    return typed.encode(errors="replace").decode()
+
+
 class Answers:
     """The answers to one line that its console has not taken yet; the oldest give way."""
 
@@ -98,7 +103,8 @@ class Consoles:
 
     def post(self, text: str, line: Hashable) -> None:
         """Do what a line of standard input says; the answers go to `show`."""
-        self._body.post(jobs.HandleStdinLine(text, None, figures(self._queue)), line, len(text))
+        job = jobs.HandleStdinLine(_text(text), None, figures(self._queue))
+        self._body.post(job, line, len(text))
 
     async def typed(self, text: str, line: Hashable) -> AsyncGenerator[str]:
         """Do what a line says and yield each answer; whoever stops to listen ends what it began.
@@ -111,7 +117,7 @@ class Consoles:
         await self._body.room(line)
         session = self._body.new_guid()
         answers = self._answers[session] = Answers(self._limits.console_texts_max)
-        job = jobs.HandleStdinLine(text, session, figures(self._queue))
+        job = jobs.HandleStdinLine(_text(text), session, figures(self._queue))
         self._body.post(job, line, len(text))
         done = False
         try:

@@ -76,8 +76,11 @@ def test_an_unspecified_host_stands_for_all_interfaces(monkeypatch: pytest.Monke
         AsyncServiceInfo(mdns.SERVICE, f"x.{mdns.SERVICE}", port=1, properties={"id": "zz"}),
         service(Id(b"short")),
         service(host="127.0.0.1"),
+        service(host="203.0.113.7"),
+        service(host="2001:db8::7"),
+        service(host="224.0.0.1"),
     ],
-    ids=["no id", "no hex", "no whole id", "loopback"],
+    ids=["no id", "no hex", "no whole id", "loopback", "public", "public 6", "multicast"],
 )
 def test_a_service_that_is_of_no_use_is_passed_over(bad: AsyncServiceInfo) -> None:
     assert mdns.read_service(bad, mdns.network_tag(KEY)) is None
