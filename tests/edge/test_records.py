@@ -207,8 +207,9 @@ async def test_a_follower_is_told_when_its_node_stops(tmp_path: Path) -> None:
 
 def pushing_to(node: Node) -> list[Id]:
     """Return who pushes newer versions to a node."""
-    links = node._started.driver.machine.state.links.values()
-    return [link.peer for link in links if link.pushes]
+    state = node._started.driver.machine.state
+    pushers = [pusher for each in state.pushers.values() for pusher in each.values()]
+    return [state.links[pusher.connection].peer for pusher in pushers]
 
 
 async def test_a_follower_goes_on_when_the_holder_that_served_it_is_killed(

@@ -18,6 +18,7 @@ def check(state: State) -> None:
         _check_link(state, link)
     _check_names(state)
     _check_works(state)
+    _check_follows(state)
     _check_limits(state)
 
 
@@ -64,6 +65,24 @@ def _check_works(state: State) -> None:
     _promise(not (state.stopped and not state.stopping), "only a stopping node has stopped")
 
 
+def _check_follows(state: State) -> None:
+    leases, limits = state.leases, state.limits
+    _promise(len(leases) <= limits.followers_max, "followers are bounded")
+    for peer in leases.peers():
+        few = leases.count_of(peer) <= limits.followers_per_peer_max
+        _promise(few, "no peer has more than its share of the followers")
+        for lease in leases.of_peer(peer):
+            link = state.links.get(lease.connection)
+            _promise(link is not None and link.peer == peer, "a follower has a connection")
+    waited_for = ("push", None) in state.timers
+    _promise(waited_for or not state.telling, "what waits to be pushed has a time")
+    for work, pushers in state.pushers.items():
+        _promise(work in state.works, "who pushes does so to a work in progress")
+        connections = {pusher.connection for pusher in pushers.values()}
+        _promise(connections <= set(state.links), "who pushes is connected")
+        _promise(len(connections) == len(pushers), "a connection pushes once to a work")
+
+
 def _check_limits(state: State) -> None:
     limits = state.limits
     _promise(len(state.table) <= limits.contacts_max, "the table keeps to its budget")
@@ -72,8 +91,6 @@ def _check_limits(state: State) -> None:
     _promise(len(state.possibles) <= limits.possibles_max, "possibles are bounded")
     _promise(set(state.dial_backs) <= set(state.possibles), "only possibles are dialled back")
     _promise(0 <= state.relays <= limits.relays_max, "relays are bounded")
-    followers = sum(map(len, state.followers.values()))
-    _promise(followers <= limits.followers_max, "followers are bounded")
     under_way = len(state.dials) - len(state.dials_waiting)
     _promise(under_way <= limits.dials_max, "dials under way are bounded")
     _promise(len(state.dials_waiting) <= limits.dials_waiting_max, "waiting dials are bounded")

@@ -1,11 +1,14 @@
 """Followers elsewhere: peers that we tell of newer versions of a record, for a lease.
 
-A follower is bounded by its lease, by its connection and by one limit over all. What is told goes
-out under the guid of the Follow that asked for it. No I/O.
+A follower is bounded by its lease, by its connection, by one limit for each peer and one over all.
+What is told goes out under the guid of the Follow that asked for it. Versions of one record that
+come faster than followers are to be told wait: the newest of them is told, the others never. No
+I/O.
 """
 
 from xorbit.core.effect import Send
-from xorbit.core.state import Follower, State
+from xorbit.core.leases import Lease
+from xorbit.core.state import Link, State, Telling
 from xorbit.ids import Guid, Id
 from xorbit.items import Item, Record, record_key, version
 from xorbit.wire.message import Envelope, Following, Refused, Updated
@@ -15,30 +18,48 @@ def accept(
     state: State, record: Id, connection: Guid, exchange: Guid, held: Item | None
 ) -> Following | Refused:
     """Take a follower in (or prolong its lease); return what to answer."""
-    followers = state.followers.setdefault(record, {})
-    if connection not in followers and _count(state) >= state.limits.followers_max:
-        _forget_ended(state)
-        if _count(state) >= state.limits.followers_max:
-            return Refused("busy", "this node has as many followers as it may")
-    link = state.links[connection]
+    link, limits = state.links[connection], state.limits
+    if (record, link.peer) not in state.leases and (no := _refusal(state, link)):
+        return no
     told = version(held) if held is not None else None
-    until = state.now + state.limits.lease_s
     work = link.in_workers[exchange].work
-    state.followers.setdefault(record, {})[connection] = Follower(exchange, work, until, told)
-    return Following(state.limits.lease_s, held if isinstance(held, Record) else None)
+    lease = Lease(connection, exchange, work, state.now + limits.lease_s, told)
+    state.leases.grant(record, link.peer, lease)
+    return Following(limits.lease_s, held if isinstance(held, Record) else None)
+
+
+def _refusal(state: State, link: Link) -> Refused | None:
+    leases, limits = state.leases, state.limits
+    leases.drop_ended(state.now)
+    if len(leases) >= limits.followers_max:
+        return Refused("busy", "this node has as many followers as it may")
+    if leases.count_of(link.peer) >= limits.followers_per_peer_max:
+        return Refused("busy", "you follow as many records here as one peer may")
+    return None
 
 
 def tell(state: State, item: Item) -> None:
     """Push a record that has been stored here to its followers, those that have an older one."""
     if not isinstance(item, Record):
         return
-    newest = version(item)
-    for connection, follower in state.followers.get(record_key_id(item), {}).items():
-        link = state.links.get(connection)
-        lives = link is not None and not link.closing and follower.until > state.now
-        if lives and (follower.told is None or follower.told < newest):
-            follower.told = newest
-            state.emit(Send(connection, Envelope(follower.exchange, follower.work, Updated(item))))
+    record = record_key_id(item)
+    telling = state.telling.get(record)
+    if telling is None:
+        _push(state, record, item)
+    elif telling.newest is None or version(telling.newest) < version(item):
+        telling.newest = item
+
+
+def tell_waiting(state: State) -> None:
+    """Push what has waited long enough."""
+    while state.telling:
+        record, telling = next(iter(state.telling.items()))
+        if telling.due > state.now:
+            state.timers.set(("push", None), telling.due)
+            return
+        del state.telling[record]
+        if telling.newest is not None:
+            _push(state, record, telling.newest)
 
 
 def record_key_id(record: Record) -> Id:
@@ -46,19 +67,15 @@ def record_key_id(record: Record) -> Id:
     return record_key(record.public_key, record.salt).id
 
 
-def _count(state: State) -> int:
-    return sum(map(len, state.followers.values()))
-
-
-def _forget_ended(state: State) -> None:
-    """Let go of those whose lease or connection has ended."""
-    for record, followers in list(state.followers.items()):
-        kept = {
-            connection: follower
-            for connection, follower in followers.items()
-            if follower.until > state.now and connection in state.links
-        }
-        if kept:
-            state.followers[record] = kept
-        else:
-            del state.followers[record]
+def _push(state: State, record: Id, item: Record) -> None:
+    newest, told = version(item), False
+    for lease in state.leases.of_record(record):
+        lives = not state.links[lease.connection].closing and lease.until > state.now
+        if lives and (lease.told is None or lease.told < newest):
+            told, lease.told = True, newest
+            update = Envelope(lease.exchange, lease.work, Updated(item))
+            state.emit(Send(lease.connection, update))
+    if told:
+        state.telling[record] = Telling(state.now + state.limits.push_interval_s)
+        if ("push", None) not in state.timers:
+            state.timers.set(("push", None), state.now + state.limits.push_interval_s)

@@ -27,6 +27,7 @@ from xorbit.core.state import (
     Link,
     NoAnswer,
     OutWorker,
+    Pusher,
     RoundTrip,
     State,
     Work,
@@ -34,8 +35,18 @@ from xorbit.core.state import (
 from xorbit.core.trace import asked, clean, said
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, is_literal
-from xorbit.wire.message import Envelope, FindNext, Following, Request, Response, Store, Updated
+from xorbit.wire.message import (
+    Envelope,
+    FindNext,
+    Following,
+    Request,
+    Response,
+    Store,
+    Updated,
+    answers,
+)
 
+ANOTHER_QUESTION = "an answer to another question"
 TOO_MANY_DIALS = "not dialled: too many others wait to be"
 PATIENCE_PER_HOP = 2 / 3
 """Each hop of a FindNext waits for the next one so much shorter than it is waited for itself."""
@@ -117,9 +128,12 @@ def handle_response(state: State, job: HandleResponse) -> None:
     if worker is None:
         _handle_push(state, link, job)
         return
+    if not answers(worker.request, job.response):
+        _fail(state, worker, link.peer, ANOTHER_QUESTION)
+        distrust(state, link.peer, ANOTHER_QUESTION)
+        return
     if isinstance(job.response, Following):
-        others = {guid: work for guid, work in link.pushes.items() if work != worker.work}
-        link.pushes = {**others, job.guid: worker.work}
+        _note_pusher(state, link, worker, job.response.lease_s)
     link.used_at = state.now
     link.timeouts_in_row = 0
     round_trip_s = state.now - worker.sent_at
@@ -139,9 +153,32 @@ def handle_response(state: State, job: HandleResponse) -> None:
 
 def _handle_push(state: State, link: Link, job: HandleResponse) -> None:
     """Deliver what a peer pushes to the work that follows by it; nothing else comes unasked."""
-    work = link.pushes.get(job.guid)
-    if work is not None and isinstance(job.response, Updated):
-        state.deliveries.append(Answer(work, job.guid, link.peer, job.response, 0.0))
+    pusher = state.pushers.get(job.work, {}).get(job.guid)
+    asked_for = pusher is not None and pusher.connection == link.guid
+    if asked_for and isinstance(job.response, Updated):
+        state.deliveries.append(Answer(job.work, job.guid, link.peer, job.response, 0.0))
+
+
+def _note_pusher(state: State, link: Link, worker: OutWorker, lease_s: float) -> None:
+    """Expect pushes by this connection, in the place of those that the work was to have by it."""
+    if worker.work not in state.works:
+        return
+    others = {
+        exchange: pusher
+        for exchange, pusher in state.pushers.get(worker.work, {}).items()
+        if pusher.connection != link.guid and pusher.until > state.now
+    }
+    pusher = Pusher(link.guid, state.now + lease_s)
+    state.pushers[worker.work] = {**others, worker.guid: pusher}
+
+
+def _end_pushes(state: State, link: Link) -> None:
+    """Tell the works to which a connection that is gone was to push."""
+    for work, pushers in state.pushers.items():
+        ended = [guid for guid, pusher in pushers.items() if pusher.connection == link.guid]
+        for exchange in ended:
+            del pushers[exchange]
+            state.deliveries.append(NoAnswer(work, exchange, link.peer, "it pushes no longer"))
 
 
 def handle_deadline(state: State, connection: Guid) -> None:
@@ -383,8 +420,8 @@ def handle_lost(state: State, job: ConnectionLost) -> Link | None:
             _submit(state, state.links[connection], worker)
         else:
             _fail(state, worker, link.peer, f"connection lost: {job.reason}")
-    for exchange, work in link.pushes.items():
-        state.deliveries.append(NoAnswer(work, exchange, link.peer, "it pushes no longer"))
+    _end_pushes(state, link)
+    state.leases.drop_connection(link.peer, link.guid)
     return link
 
 

@@ -14,6 +14,7 @@ from xorbit.core import (
     console,
     discovery,
     fingers,
+    followers,
     links,
     maintenance,
     revoke,
@@ -247,6 +248,8 @@ class Machine:
             discovery.look_around(state)
         elif kind == "finger":
             fingers.check_next(state)
+        elif kind == "push":
+            followers.tell_waiting(state)
         elif kind in self._cron:
             job, interval_s = self._cron[kind]
             state.timers.set(name, state.now + state.jittered(interval_s))

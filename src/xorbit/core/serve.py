@@ -7,7 +7,7 @@ connection lives. No I/O.
 
 from typing import assert_never
 
-from xorbit.core import discovery, followers, links
+from xorbit.core import announce, discovery, followers, links
 from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import CheckStore, Post, ReadStore, WriteStore
 from xorbit.core.job import HandleRequest, SendResponse, StoreChecked, StoreRead, StoreWritten
@@ -131,6 +131,7 @@ def _store(state: State, job: HandleRequest, request: Store) -> None:
         no = Refused("unsupported", "this node is a client and keeps nothing for others")
         refuse(state, job.connection, job.guid, no)
         return
+    announce.note_met(state, key, request.item)
     guid = state.disk_guid(Serving(job.connection, job.guid))
     state.emit(WriteStore(guid, key, request.item, request.cas, age_s=request.age_s))
 
@@ -268,12 +269,10 @@ class ForwardWork(Work):
     def on_answer(self, state: State, answer: Answer) -> None:
         """Note a yes or a no."""
         match answer.response:
-            case Stored():
-                self._note(state, Receipt(answer.peer, "stored"))
             case Refused(code, reason):
                 self._note(state, Receipt(answer.peer, "refused", one_line(f"{code}: {reason}")))
-            case _:
-                self._note(state, Receipt(answer.peer, "refused", "no answer to a store"))
+            case _:  # Stored: links.py lets no answer to another question through
+                self._note(state, Receipt(answer.peer, "stored"))
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Note the silence."""

@@ -6,7 +6,6 @@ from nacl.signing import SigningKey
 from tests.world import Node, World
 from xorbit.config import Limits
 from xorbit.core import effect as fx
-from xorbit.core import follow as follow_module
 from xorbit.core import job as jobs
 from xorbit.ids import distance
 from xorbit.items import (
@@ -324,7 +323,7 @@ def test_following_goes_on_when_the_holders_that_pushed_are_killed() -> None:
     follower = nodes[8]
     follow(follower)
     world.run(2.0)
-    pushing = [node for node in nodes if node.machine.state.followers]
+    pushing = [node for node in nodes if len(node.machine.state.leases)]
     assert len(pushing) >= Limits().follow_holders
     for node in pushing[:2]:
         if node not in (nodes[0], follower):
@@ -349,8 +348,6 @@ def test_a_lease_is_renewed_and_an_update_after_an_hour_still_comes() -> None:
 def test_where_nobody_pushes_the_follower_polls() -> None:
     world = World()
     nodes = world.network(5, Limits(followers_max=1))
-    for node in nodes[:4]:
-        node.machine.state.followers = {connection_key(node.id).id: {}}
     for node in nodes[:4]:
         node.tamper = lambda envelope: (
             message.Envelope(envelope.guid, envelope.work, message.Refused("busy"))
@@ -447,12 +444,12 @@ def test_a_holder_killed_while_it_is_asked_to_push_is_replaced_by_the_next() -> 
     follow(follower)
     for _ in range(2_000):
         world.run(0.001)
-        asked = [node for node in nodes[1:8] if node.machine.state.followers]
+        asked = [node for node in nodes[1:8] if len(node.machine.state.leases)]
         if asked:
             asked[0].kill()
             break
     world.run(5.0)
-    pushing = [node for node in nodes if node.alive and node.machine.state.followers]
+    pushing = [node for node in nodes if node.alive and len(node.machine.state.leases)]
     assert len(pushing) >= Limits().follow_holders
     publish(world, nodes[0], record(2))
     world.run(1.0)
@@ -473,15 +470,6 @@ def test_a_holder_that_never_answers_a_follow_is_passed_over() -> None:
     publish(world, nodes[0], record(1))
     world.run(1.0)
     assert pushed(nodes[4]) == [record(1)]
-
-
-def test_a_follower_that_outlives_its_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow_module, "FOREVER_S", 5.0)
-    world = World()
-    nodes = world.network(3)
-    guid = follow(nodes[2])
-    world.run(6.0)
-    assert guid not in nodes[2].machine.state.works
 
 
 def test_mending_ends_at_its_deadline_at_the_latest() -> None:
@@ -533,4 +521,4 @@ def test_followers_whose_lease_has_ended_make_room_for_others() -> None:
     assert isinstance(asked(clients[1], NAME), message.Following)
     world.run(3.0)
     assert isinstance(asked(clients[2], NAME), message.Following)
-    assert len(server.machine.state.followers[NAME.id]) == 2
+    assert len(list(server.machine.state.leases.of_record(NAME.id))) == 2
