@@ -2,7 +2,9 @@
 
 Its sequence number is one more than the highest that our own disk or the network knows, so that it
 survives restarts, even with an empty disk; wall time never enters. It is put when we have joined,
-when our addresses or our neighbourhood change, and now and then. No I/O.
+when our addresses or our neighbourhood change, and now and then. A node that lost its disk while
+those who knew were away begins at one again: now and then, and where a newer item of ours shows, it
+asks anew what the network has, and signs above that. No I/O.
 """
 
 from xorbit.core import effect as fx
@@ -13,7 +15,15 @@ from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.core.work import PutWork, drive_lookup, new_lookup
 from xorbit.errors import ItemError
 from xorbit.ids import Id
-from xorbit.items import Address, ConnectionItem, Item, check_is, connection_key
+from xorbit.items import (
+    Address,
+    ConnectionItem,
+    Item,
+    ItemKey,
+    check_is,
+    connection_key,
+    version,
+)
 from xorbit.wire.message import Closest, Found, Get
 
 
@@ -27,8 +37,12 @@ def keep_up(state: State) -> None:
         return
     moved = addresses != told.addresses or told.item is None
     holders = _holders(state)
-    if moved or holders != told.holders or ("announce", None) not in state.timers:
-        _announce(state, addresses, holders, again=not moved)
+    is_time = ("announce", None) not in state.timers
+    if moved or is_time or told.in_doubt:
+        _read(state, addresses, holders, put=is_time)
+    elif holders != told.holders and told.item is not None:
+        _note(state, addresses, holders)
+        _put(state, told.item)
 
 
 def handle_signed(state: State, job: ConnectionSigned) -> None:
@@ -39,24 +53,35 @@ def handle_signed(state: State, job: ConnectionSigned) -> None:
         _put(state, job.item)
 
 
-def _announce(
-    state: State, addresses: tuple[Address, ...], holders: tuple[Id, ...], *, again: bool
-) -> None:
+def note_met(state: State, key: ItemKey, item: Item) -> None:
+    """Look again at what the network has of us where a peer stores a newer item of ours with us."""
+    told = state.announced
+    if key == connection_key(state.own) and told.item and version(item) > version(told.item):
+        told.in_doubt = True
+
+
+def _note(state: State, addresses: tuple[Address, ...], holders: tuple[Id, ...]) -> None:
     told = state.announced
     told.addresses, told.holders, told.at = addresses, holders, state.now
     due = state.now + state.jittered(state.limits.announce_interval_s)
     state.timers.set(("announce", None), due)
-    if again and told.item is not None:
-        _put(state, told.item)
-    else:
-        work = AnnounceWork(state, addresses)
-        told.work = work.guid
-        state.start_work(work)
+
+
+def _read(
+    state: State, addresses: tuple[Address, ...], holders: tuple[Id, ...], *, put: bool
+) -> None:
+    """See what the network has; sign anew where our item says something else, or is not newest."""
+    told = state.announced
+    current = told.item if addresses == told.addresses else None
+    _note(state, addresses, holders)
+    told.in_doubt = False
+    work = AnnounceWork(state, addresses, current, put=put)
+    told.work = work.guid
+    state.start_work(work)
 
 
 def _put(state: State, item: ConnectionItem) -> None:
-    deadline = state.now + state.limits.work_timeout_s
-    work = PutWork(state.new_guid(), deadline, connection_key(state.own), item, None)
+    work = PutOwnWork(state, item)
     state.announced.work = work.guid
     state.start_work(work)
 
@@ -66,15 +91,47 @@ def _holders(state: State) -> tuple[Id, ...]:
     return tuple(contact.id for contact in found)
 
 
+class PutOwnWork(PutWork):
+    """Put our own item; who has a newer one, or says so, makes us look what the network has."""
+
+    __slots__ = ()
+
+    def __init__(self, state: State, item: ConnectionItem) -> None:
+        """Put `item`."""
+        deadline = state.now + state.limits.work_timeout_s
+        super().__init__(state.new_guid(), deadline, connection_key(state.own), item, None)
+
+    def _end(self, state: State) -> None:
+        super()._end(state)
+        state.announced.in_doubt |= self._is_stale
+
+
 class AnnounceWork(Work):
-    """Find the highest sequence number known, then have the next one signed."""
+    """Find the highest sequence number known; have the next one signed where that is needed."""
 
-    __slots__ = ("_addresses", "_lookup", "_seq")
+    __slots__ = ("_addresses", "_current", "_lookup", "_overtaken", "_put", "_seq")
 
-    def __init__(self, state: State, addresses: tuple[Address, ...]) -> None:
-        """Announce that we are at `addresses`."""
+    def __init__(
+        self,
+        state: State,
+        addresses: tuple[Address, ...],
+        current: ConnectionItem | None,
+        *,
+        put: bool,
+    ) -> None:
+        """Announce that we are at `addresses`.
+
+        Args:
+            state: of the node.
+            addresses: where we are.
+            current: our item, if it says just that.
+            put: whether to put that item again if none is newer.
+        """
         super().__init__(state.new_guid(), state.now + state.limits.request_timeout_s_max)
         self._addresses = addresses
+        self._current = current
+        self._put = put
+        self._overtaken = False
         self._seq = state.own_seq
         self._lookup: Lookup | None = None
 
@@ -134,8 +191,14 @@ class AnnounceWork(Work):
             except ItemError:
                 return
             self._seq = max(self._seq, item.seq)
+            current = self._current
+            self._overtaken |= current is not None and version(item) > version(current)
 
     def _sign(self, state: State) -> None:
         state.end_work(self)
+        if self._current is not None and not self._overtaken:
+            if self._put:
+                _put(state, self._current)
+            return
         state.own_seq = self._seq + 1
         state.emit(fx.SignConnection(self.guid, state.own_seq, self._addresses))

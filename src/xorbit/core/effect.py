@@ -234,7 +234,8 @@ class PutDone(Struct, frozen=True, tag=True):
 
     `won`: as far as this record goes, nobody else's was taken. With `cas` that means that all but
     one of the r closest took it (of fewer nodes, a majority): no other writer who saw the same
-    can have that as well, even if it knows of other nodes than we do.
+    can have that as well, even if it knows of other nodes than we do; and that nobody was found to
+    hold a version that readers would take for the newer.
     """
 
     receipts: tuple[Receipt, ...]
@@ -243,6 +244,9 @@ class PutDone(Struct, frozen=True, tag=True):
     won: bool = False
     not_kept: str = ""
     """Why no pinned copy of it is here for our owner; "" where there is one."""
+    votes: Literal["ours", "theirs", "split"] = "split"
+    """With `cas`, by who was first: all but one of the r closest took ours; they may all have taken
+    another writer's; neither can be."""
 
 
 class Answered(Struct, frozen=True, tag=True):

@@ -223,8 +223,10 @@ class PutWork(Work):
 
     First a lookup for who is closest, then the stores, all at once; where one refuses, fails or is
     slow, the next closest is asked, found by a second, wider lookup when the first found no more.
-    We count among the closest ourselves if others can dial us. With `cas` the closest node alone is
-    asked first: most races are decided there, and the loser's record goes no further.
+    We count among the closest ourselves if others can dial us. With `cas` the lookup reads what
+    they hold: where another writer's version is there already, nothing is stored. Then the closest
+    node alone is asked: most races are decided there, and the loser's record goes no further. Where
+    that node is lost, the others are read again before the next one decides.
 
     With `keep` a copy stays here, pinned for our owner; it is no receipt. A block is written while
     the others are asked, a record once somebody has taken it.
@@ -234,6 +236,7 @@ class PutWork(Work):
         "_again",
         "_cas",
         "_contact_of",
+        "_is_stale",
         "_item",
         "_keep",
         "_keeping",
@@ -244,9 +247,13 @@ class PutWork(Work):
         "_newer",
         "_not_kept",
         "_others",
+        "_reading",
         "_receipts",
+        "_silent",
         "_slow_at",
         "_storing",
+        "_taken_before",
+        "_unable",
     )
 
     def __init__(
@@ -274,20 +281,33 @@ class PutWork(Work):
         self._slow_at: dict[Guid, float] = {}
         self._receipts: dict[Id, Receipt] = {}
         self._newer: Record | None = None
+        self._reading: Guid | None = None
+        """The disk operation that reads, in a race, what we hold ourselves."""
+        self._taken_before = False
+        """Whether somebody had this very version already: it is being stored again."""
+        self._is_stale = False
+        """Whether somebody has refused it for a newer version."""
+        self._silent: dict[Id, None] = {}
+        """Who has not answered the lookup: others may reach it, another writer have its vote."""
+        self._unable: dict[Id, None] = {}
+        """Who keeps no version at all, and so has no part in a race."""
         self._again: dict[Id, None] = {}
         """Whom a race has asked a second time."""
         self._contact_of: dict[Id, Contact] = {}
         self._keep = keep
         self._keeping: Guid | None = None
         """The disk operation that writes our owner's copy."""
+        self._kept = False
         self._not_kept = ""
         """Why that copy is not here."""
-        self._kept = False
 
     def start(self, state: State) -> None:
         """Look for the closest nodes."""
         if self._key.kind in BLOCK_KINDS:
             self._keep_copy(state)
+        if self._cas is not None:
+            self._reading = state.disk_guid(self.guid)
+            state.emit(ReadStore(self._reading, self._key))
         self._look_up(state, state.limits.replicas)
 
     def on_answer(self, state: State, answer: Answer) -> None:
@@ -295,22 +315,24 @@ class PutWork(Work):
         if answer.guid in self._storing:
             self._note_answer(answer)
         elif self._lookup is not None:
-            if isinstance(answer.response, Closest):
-                self._lookup.on_response(answer.peer, answer.response.contacts)
-            else:
-                self._lookup.on_failure(answer.peer)
+            self._note_found(state, answer, self._lookup)
         self._go_on(state)
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Do without that node."""
         if failure.guid in self._storing:
-            self._fail(failure)
+            self._fail(state, failure)
         elif self._lookup is not None:
             self._lookup.on_failure(failure.peer)
         self._go_on(state)
 
     def on_disk(self, state: State, result: DiskResult) -> None:
         """Take what our own disk said."""
+        if isinstance(result, StoreRead):
+            self._reading = None
+            self._note_held(state.own, result.item)
+            self._go_on(state)
+            return
         assert isinstance(result, StoreWritten)
         if result.guid == self._keeping:
             self._keeping = None
@@ -324,8 +346,7 @@ class PutWork(Work):
             followers.tell(state, self._item)
             self._note(result.guid, "stored")
         else:
-            self._note_newer(result.newer)
-            self._note(result.guid, "refused", f"{result.code}: {result.reason}")
+            self._note_refused(result.guid, result.code, result.reason, result.newer)
         self._go_on(state)
 
     def on_time(self, state: State) -> None:
@@ -341,18 +362,53 @@ class PutWork(Work):
         self._end(state)
 
     def _look_up(self, state: State, width: int) -> None:
-        self._lookup = new_lookup(
-            state, self._key.id, width=width, parallel=state.limits.lookup_parallel
-        )
+        self._lookup = self._new_lookup(state, width)
         self._go_on(state)
+
+    def _new_lookup(self, state: State, width: int) -> Lookup:
+        parallel = state.limits.lookup_parallel
+        return new_lookup(state, self._key.id, width=width, parallel=parallel)
 
     def _go_on(self, state: State) -> None:
         if self._lookup is not None:
-            if not drive_lookup(state, self, self._lookup, lambda _: FindClosest(self._key.id)):
+            if not drive_lookup(state, self, self._lookup, self._question) or self._reading:
                 return
             self._take_over(state, self._lookup)
             self._lookup = None
         self._store(state)
+
+    def _question(self, contact: Contact) -> Request:
+        self._silent[contact.id] = None
+        return FindClosest(self._key.id) if self._cas is None else Get(self._key)
+
+    def _note_found(self, state: State, answer: Answer, lookup: Lookup) -> None:
+        """Take closer contacts and, in a race, what a node holds."""
+        self._silent.pop(answer.peer, None)
+        match answer.response:
+            case Closest(contacts):
+                lookup.on_response(answer.peer, contacts)
+            case Found(item, closer) if self._cas is not None:
+                try:
+                    check_is(item, self._key)
+                except ItemError as error:
+                    lookup.on_failure(answer.peer)
+                    links.distrust(state, answer.peer, str(error))
+                else:
+                    self._note_held(answer.peer, item)
+                    lookup.on_response(answer.peer, closer)
+            case _:
+                lookup.on_failure(answer.peer)
+
+    def _note_held(self, holder: Id, item: Item | None) -> None:
+        """Note another writer's version, which has come before ours, or that ours is there."""
+        if not isinstance(item, Record):
+            return
+        if version(item) == version(self._item):
+            self._taken_before = True
+        elif item.seq > (self._cas or 0):
+            self._note_newer(item)
+            reason = f"stale: expected sequence {self._cas}, held {item.seq}"
+            self._receipts[holder] = Receipt(holder, "refused", reason)
 
     def _take_over(self, state: State, lookup: Lookup) -> None:
         """Note whom a finished lookup has shown to be the closest, as far as it has looked."""
@@ -370,14 +426,16 @@ class PutWork(Work):
 
     def _store(self, state: State) -> None:
         """Keep as many stores under way as copies are missing; finish when none can come."""
-        stored = sum(receipt.outcome == "stored" for receipt in self._receipts.values())
+        stored = self._stored()
         arbitrated = self._cas is not None and not stored
-        if stored >= state.limits.replicas or (arbitrated and self._newer is not None):
+        if stored >= state.limits.replicas or (arbitrated and self._is_lost()):
             self._finish(state)
             return
         # Whoever decides a race is waited for: two who decide at once might decide differently.
         waited = [due for due in self._slow_at.values() if arbitrated or due > state.now]
         wanted = 1 if arbitrated else state.limits.replicas
+        if self._cas is not None and self._newer is not None:
+            wanted = 0  # there is another: what is not asked yet keeps out of it
         while self._others and stored + len(waited) < wanted:
             waited.append(self._ask(state, self._others.pop(0)))
         if self._may_widen and stored + len(waited) < wanted:
@@ -406,12 +464,25 @@ class PutWork(Work):
             case Stored():
                 self._note(answer.guid, "stored")
             case Refused(code, reason, newer):
-                self._note_newer(newer)
-                self._note(answer.guid, "refused", f"{code}: {reason}" if reason else code)
+                self._note_refused(answer.guid, code, reason, newer)
             case _:
                 self._note(answer.guid, "refused", "an answer to another question")
 
-    def _fail(self, failure: NoAnswer) -> None:
+    def _note_refused(self, store: Guid, code: str, reason: str, newer: Item | None) -> None:
+        if code == "stale":
+            self._is_stale = True
+        else:
+            self._unable[self._storing[store]] = None
+        self._note_newer(newer)
+        self._note(store, "refused", f"{code}: {reason}" if reason else code)
+
+    def _is_lost(self) -> bool:
+        """Return whether another writer came before us, or has the version that will stay."""
+        newer = self._newer
+        ours_is_greater = newer is not None and version(newer) < version(self._item)
+        return newer is not None and not (self._taken_before and ours_is_greater)
+
+    def _fail(self, state: State, failure: NoAnswer) -> None:
         """Do without a node; in a race it is asked once more: others might decide otherwise."""
         if self._cas is not None and failure.peer not in self._again:
             self._again[failure.peer] = None
@@ -419,10 +490,12 @@ class PutWork(Work):
             self._others.insert(0, self._contact_of[self._storing.pop(failure.guid)])
         else:
             self._note(failure.guid, "timeout", failure.reason)
+            if self._cas is not None and not self._stored():
+                self._lookup = self._new_lookup(state, state.limits.replicas)
 
-    def _note_newer(self, newer: Record | None) -> None:
+    def _note_newer(self, newer: Item | None) -> None:
         """Keep the newest record that somebody holds instead of ours, if it proves itself."""
-        if newer is None or (self._cas is not None and newer.seq <= self._cas):
+        if not isinstance(newer, Record) or (self._cas is not None and newer.seq <= self._cas):
             return  # what it holds is older than what the writer has seen
         try:
             check_is(newer, self._key)
@@ -476,8 +549,28 @@ class PutWork(Work):
 
     def _outcome(self, state: State) -> fx.PutDone:
         receipts = tuple(self._receipts.values())
-        stored = sum(receipt.outcome == "stored" for receipt in receipts)
-        asked = min(len(receipts), state.limits.replicas)
-        enough = 1 if self._cas is None else max(asked // 2 + 1, asked - 1)
-        won = stored >= enough and (self._cas is not None or self._newer is None)
-        return fx.PutDone(receipts, self._newer, won, self._not_kept)
+        newer = self._newer
+        if self._cas is None:
+            won = bool(self._stored()) and newer is None
+            return fx.PutDone(receipts, newer, won, self._not_kept)
+        votes = self._votes(state)
+        # Readers end with the greatest version, however few hold it.
+        above_ours = newer is not None and version(newer) > version(self._item)
+        won = votes == "ours" and not above_ours
+        return fx.PutDone(receipts, newer, won, self._not_kept, votes)
+
+    def _stored(self) -> int:
+        return sum(receipt.outcome == "stored" for receipt in self._receipts.values())
+
+    def _votes(self, state: State) -> Literal["ours", "theirs", "split"]:
+        """Return whose version all but one of the r closest took, or may have taken."""
+        voters = [peer for peer in self._receipts if peer not in self._unable]
+        voters += [peer for peer in self._silent if peer not in self._receipts]
+        voters.sort(key=lambda peer: distance(self._key.id, peer))
+        closest = voters[: state.limits.replicas]
+        said = [self._receipts[peer].outcome for peer in closest if peer in self._receipts]
+        ours = said.count("stored")
+        enough = max(len(closest) // 2 + 1, len(closest) - 1)
+        if ours >= enough:
+            return "ours"
+        return "theirs" if len(closest) - ours >= enough else "split"

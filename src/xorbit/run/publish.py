@@ -60,43 +60,72 @@ async def publish(
     if cas is not None:
         if not 0 <= cas < SEQUENCE_MAX:
             raise MisuseError(f"cas is the sequence number that you have seen, got {cas}")
-        return await store_surely(calls, key.sign(cas + 1, value, salt), cas)
+        return await store_surely(calls, key, key.sign(cas + 1, value, salt), cas)
     stale = None
     for _ in range(TRIES_MAX):
         newest = stale.newer if stale else await newest_of(calls, key.public_key, salt)
         seen = newest.seq if newest else 0
         try:
-            return await store_surely(calls, key.sign(seen + 1, value, salt), seen)
+            return await store_surely(calls, key, key.sign(seen + 1, value, salt), seen)
         except StaleError as error:
             stale = error
     assert stale is not None
     raise stale
 
 
-async def store_surely(calls: Records, record: Record, cas: int) -> PublishReceipt:
+async def store_surely(calls: Records, key: UserKey, record: Record, cas: int) -> PublishReceipt:
     """Store until it is certain who has won; the same record may be stored any number of times.
+
+    Who was first at all but one of the r closest has won. Readers though end with the greatest
+    bytes of one number: where a loser's are greater and are held anywhere, whoever knows of it puts
+    the winner's value above them, under the next number. Where nobody can have so many, the
+    greatest bytes win.
 
     Raises:
         XorbitError: as `Calls.publish`.
     """
-    done = None
+    done, sent = None, False
     for _ in range(TRIES_MAX):
         done = await calls.put_record(record, cas)
         if done.won:
-            return PublishReceipt(record.public_key, record.salt, record.seq, done.receipts, record)
+            return _receipt(record, done)
+        sent |= any(said.outcome != "refused" for said in done.receipts)
+        rival = done.newer if done.newer and done.newer.seq == record.seq else None
+        if rival and done.votes == "ours":
+            above = key.sign(record.seq + 1, record.value, record.salt)
+            return await store_surely(calls, key, above, record.seq)
+        if rival and done.votes == "theirs" and sent:
+            raise _stale(cas, await _put_above(calls, key, rival))
         # Reading brings those up to date that had missed what is held elsewhere.
-        newest = done.newer or await newest_of(calls, record.public_key, record.salt)
-        if newest and newest.seq >= record.seq and version(newest) != version(record):
-            raise StaleError(
-                f"somebody else was faster: expected sequence {cas}, version {newest.seq} is held "
-                "already; read it, then publish again",
-                newest,
-            )
+        read = await newest_of(calls, record.public_key, record.salt)
+        newest = max(filter(None, (done.newer, read)), key=version, default=record)
+        if version(newest) > version(record) or (rival and not sent):
+            raise _stale(cas, newest)
     assert done is not None
     held = sum(said.outcome == "stored" for said in done.receipts)
     raise NotStoredError(
         f"only {held} of {len(done.receipts)} nodes took it, too few to be sure that no other "
         f"writer has won: publish the same value again with cas {cas}"
+    )
+
+
+def _receipt(record: Record, done: PutDone) -> PublishReceipt:
+    at = (record.public_key, record.salt, record.seq)
+    return PublishReceipt(*at, done.receipts, record, done.not_kept)
+
+
+async def _put_above(calls: Records, key: UserKey, winner: Record) -> Record:
+    """Put the value that has won above our own, which some hold; return what stands in the end."""
+    above = key.sign(winner.seq + 1, winner.value, winner.salt)
+    done = await calls.put_record(above, winner.seq)
+    return max(filter(None, (above if done.won else winner, done.newer)), key=version)
+
+
+def _stale(cas: int, newest: Record) -> StaleError:
+    return StaleError(
+        f"somebody else was faster: expected sequence {cas}, version {newest.seq} is held "
+        "already; read it, then publish again",
+        newest,
     )
 
 

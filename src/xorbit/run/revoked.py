@@ -158,7 +158,7 @@ async def revoke(calls: Calls, authority: UserKey, gone: Id, home: Path) -> Publ
             return None
         record = authority.sign((last.seq if last else 0) + 1, encode_ids((*ids, gone)), SALT)
         try:
-            receipt = await store_surely(calls, record, found.seq if found else 0)
+            receipt = await store_surely(calls, authority, record, found.seq if found else 0)
         except StaleError as error:
             stale = error
             continue

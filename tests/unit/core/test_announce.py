@@ -11,7 +11,7 @@ from xorbit.core import job as jobs
 from xorbit.ids import Guid
 from xorbit.items import Address, ConnectionItem, connection_key, make_connection_item
 from xorbit.store.base import Write
-from xorbit.wire.message import Found, Ping, Pong, Stored
+from xorbit.wire.message import Found, Get, Ping, Pong, Refused, Store, Stored
 
 
 def whereis(world: World, asker: Node, wanted: Node) -> ConnectionItem | None:
@@ -20,6 +20,19 @@ def whereis(world: World, asker: Node, wanted: Node) -> ConnectionItem | None:
         return None
     assert isinstance(outcome.item, ConnectionItem)
     return outcome.item
+
+
+def holds_item_of(holder: Node, node: Node) -> bool:
+    return holder.holds(connection_key(node.id))
+
+
+def move(world: World, node: Node, address: Address) -> None:
+    """Let a node listen elsewhere."""
+    if node.address is not None:
+        world.by_address.pop(node.address, None)
+    node.address = address
+    node.listen()
+    world.run(30.0)
 
 
 def signed(node: Node) -> list[int]:
@@ -153,6 +166,63 @@ def test_the_same_item_is_put_again_when_the_neighbourhood_changes_and_now_and_t
     world.run(70.0)
     assert told.at > second
     assert signed(nodes[0]) == [1]
+
+
+def test_a_node_that_lost_its_disk_while_the_holders_were_away_is_found_again() -> None:
+    """It begins at one again; as soon as they are back it signs above what they hold."""
+    world = World()
+    nodes = world.network(8)
+    world.run(30.0)
+    node = nodes[3]
+    for number in range(3):
+        move(world, node, Address(f"10.9.0.{number + 1}", 4000))
+    holders = [other for other in nodes if other is not node and holds_item_of(other, node)]
+    witness = next(other for other in nodes if other is not node and other not in holders)
+    node.kill()
+    node.store = type(node.store)(node.limits.store_quota_bytes)
+    for holder in holders:
+        holder.kill()
+    node.address = Address("10.9.9.99", 4000)
+    node.restart()
+    node.bootstrap(*witness.contact.addresses)
+    world.run(60.0)
+    assert node.machine.state.own_seq == 1
+    for holder in holders:
+        holder.restart()
+        holder.bootstrap(*witness.contact.addresses)
+    world.run(60.0)
+    item = whereis(world, witness, node)
+    assert item is not None
+    assert (item.seq, item.addresses) == (5, (node.address,))
+
+
+def test_a_newer_item_of_ours_that_a_peer_stores_with_us_is_passed_by() -> None:
+    world = World()
+    nodes = world.network(3, Limits(announce_again_s_min=5.0))
+    world.run(15.0)
+    newer = make_connection_item(nodes[0].key, 7, ())
+    world.outcome(nodes[1], nodes[1].ask(nodes[0], Store(newer)))
+    world.run(15.0)
+    assert signed(nodes[0]) == [1, 8]
+    world.outcome(nodes[1], nodes[1].ask(nodes[0], Store(newer)))
+    world.run(15.0)
+    assert signed(nodes[0]) == [1, 8], "what is older changes nothing"
+
+
+def test_one_that_only_says_that_it_has_a_newer_one_makes_us_look_once() -> None:
+    world = World()
+    nodes = world.network(3, Limits(announce_interval_s=300.0))
+    world.run(15.0)
+    liar = nodes[1]
+    liar.tamper = lambda envelope: (
+        type(envelope)(envelope.guid, envelope.work, Refused("stale"))
+        if isinstance(envelope.body, Stored)
+        else envelope
+    )
+    before = len(nodes[0].sent(Get))
+    world.run(600.0)
+    assert signed(nodes[0]) == [1]
+    assert len(nodes[0].sent(Get)) - before < 20
 
 
 def test_what_was_signed_for_nobody_or_too_late_is_not_put() -> None:

@@ -110,9 +110,42 @@ async def test_while_nobody_knows_who_has_won_the_same_record_is_stored_again() 
 
 async def test_what_a_reader_finds_decides_as_well() -> None:
     """A newer record that no holder named in its refusal, but that is there."""
-    network = Network(UNDECIDED, held=version_of(1))
+    network = Network(UNDECIDED, held=version_of(1, b"z"))
     with pytest.raises(errors.StaleError):
         await put(network, cas=0)
+
+
+async def test_where_neither_can_have_most_the_greater_value_is_stored_again_and_wins() -> None:
+    """What was read has been mended meanwhile; the writer of the lesser one is told so."""
+    split = PutDone((STORED, REFUSED), version_of(1, b"a"))
+    network = Network(split, WON, held=version_of(1, b"a"))
+    assert (await put(network, cas=0)).seq == 1
+    assert network.stores == [(1, 0)] * 2
+    network = Network(PutDone((STORED, REFUSED), version_of(1, b"z")), held=version_of(2, b"b"))
+    with pytest.raises(errors.StaleError) as stale:
+        await put(network, cas=0)
+    assert stale.value.newer == version_of(2, b"b")
+
+
+async def test_who_has_most_but_not_the_greatest_bytes_puts_its_value_above() -> None:
+    network = Network(PutDone((STORED,) * 4, version_of(4, b"z"), votes="ours"), WON)
+    receipt = await put(network, cas=3)
+    assert (receipt.seq, receipt.record.value) == (5, b"ours")
+    assert network.stores == [(4, 3), (5, 4)]
+
+
+@pytest.mark.parametrize("won", [True, False])
+async def test_who_cannot_have_most_though_its_bytes_are_greater_puts_the_winner_above(
+    won: bool,
+) -> None:
+    rival, later = version_of(4, b"a"), version_of(6, b"later")
+    above = WON if won else PutDone((REFUSED,), later)
+    network = Network(PutDone((STORED, REFUSED), rival, votes="theirs"), above)
+    with pytest.raises(errors.StaleError) as stale:
+        await put(network, cas=3)
+    assert stale.value.newer == (version_of(5, b"a") if won else later)
+    assert network.stores == [(4, 3), (5, 4)]
+    assert network.records[1].value == b"a"
 
 
 async def test_what_stays_undecided_is_said_with_what_to_do() -> None:
