@@ -28,7 +28,7 @@ from xorbit.core.job import (
 )
 from xorbit.errors import StoreError
 from xorbit.pins import Told, only_reads
-from xorbit.store.base import DAMAGED, ReadResult, Store, Write
+from xorbit.store.base import DAMAGED, ReadResult, Store, Write, WriteResult
 
 DiskEffect = (
     ReadStore
@@ -71,10 +71,10 @@ def read(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
 def write(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
     """Do effects that change the store, durably. Drops first: what is written with them stays."""
     dropped = [_drop(store, effect) for effect in batch if isinstance(effect, DropItems)]
-    written = _write_items(store, batch)
+    written = _write_and_tend(store, batch)
     touches = [effect for effect in batch if isinstance(effect, CheckStore)]
     touched = _touch(store, touches) if touches else []
-    return [*dropped, *written, *touched, *_tend(store, batch)]
+    return [*dropped, *written, *touched]
 
 
 def give_up(effect: DiskEffect, fault: str) -> list[Job]:
@@ -152,20 +152,38 @@ def _tend(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
     return [PinsTended(effect.guid, each) for effect, each in zip(effects, told, strict=True)]
 
 
+def _write_and_tend(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
+    """In one commit where that can be, since each waits for the disk; else one after the other."""
+    tends = [effect for effect in batch if isinstance(effect, OrderPins)]
+    writes = [effect for effect in batch if isinstance(effect, WriteStore)]
+    drops = any(isinstance(effect, DropDamaged) for effect in batch)
+    if tends and writes and not drops:
+        orders = [effect.order for effect in tends]
+        if both := store.write_and_tend([*map(_order, writes)], orders):
+            results, told = both
+            tended = [PinsTended(e.guid, each) for e, each in zip(tends, told, strict=True)]
+            return [*_written(writes, results), *tended]
+    return [*_write_items(store, batch), *_tend(store, batch)]
+
+
+def _order(effect: WriteStore) -> Write:
+    return Write(effect.key, effect.item, effect.cas, effect.pin, effect.age_s)
+
+
+def _written(writes: Sequence[WriteStore], results: Sequence[WriteResult]) -> list[Job]:
+    return [
+        StoreWritten(effect.guid, result.code, result.reason, result.newer)
+        for effect, result in zip(writes, results, strict=True)
+    ]
+
+
 def _write_items(store: Store, batch: Sequence[DiskEffect]) -> list[Job]:
     writes = [effect for effect in batch if isinstance(effect, WriteStore)]
     drops = [effect.key for effect in batch if isinstance(effect, DropDamaged)]
     try:
         if drops:
             store.drop_damaged(drops)
-        orders = [
-            Write(effect.key, effect.item, effect.cas, effect.pin, effect.age_s)
-            for effect in writes
-        ]
-        results = store.write(orders) if orders else []
+        results = store.write([*map(_order, writes)]) if writes else []
     except StoreError as error:
         return [StoreWritten(effect.guid, "failed", str(error)) for effect in writes]
-    return [
-        StoreWritten(effect.guid, result.code, result.reason, result.newer)
-        for effect, result in zip(writes, results, strict=True)
-    ]
+    return _written(writes, results)

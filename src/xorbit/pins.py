@@ -75,10 +75,11 @@ class LeaveRoot(Struct, frozen=True, array_like=True, tag=2):
 
 
 class EndRoot(Struct, frozen=True, array_like=True, tag=3):
-    """Forget a root that was being let go of; refused where it is not, or no longer."""
+    """Forget a root that was being let go of; refused where it is not, or came back meanwhile."""
 
     key: ItemKey
     tree: bool
+    number: int | None = None
 
 
 class ScanRoots(Struct, frozen=True, array_like=True, tag=4):

@@ -31,7 +31,7 @@ from xorbit.core.job import (
 from xorbit.errors import StoreError
 from xorbit.ids import Guid, Id
 from xorbit.items import Held, ItemKey, key_of
-from xorbit.pins import LetGo, ScanPins, Told
+from xorbit.pins import AddRoot, LetGo, Root, ScanPins, Told
 from xorbit.run import storage
 from xorbit.run.storage import BATCH_BYTES_MAX, BATCH_EFFECTS_MAX, Storage
 from xorbit.store.base import STORED, ReadResult, Write, WriteResult
@@ -344,12 +344,26 @@ async def test_what_is_pinned_stays_what_is_not_goes_and_a_scan_shows_what_is_le
     said = await desk.all_of(range(1, 4))
     assert said == [
         StoreDropped(guid(1), (KEYS[1],)),
-        StoreChecked(guid(2), (KEYS[3],)),
         PinsTended(guid(3), Told()),
+        StoreChecked(guid(2), (KEYS[3],)),
     ]
     desk.storage.perform(ScanStore(guid(4), Id(bytes(32)), 10))
     left = sorted([Held(KEYS[0], 0.0, 0.0), Held(KEYS[2], 0.0)], key=lambda held: held.key.id)
     assert await desk.all_of(range(4, 5)) == [StoreScanned(guid(4), tuple(left))]
+
+
+async def test_a_root_is_noted_in_the_commit_of_its_item_or_the_next_where_that_fails(
+    desk, monkeypatch
+):
+    for number, at_once in ((0, True), (1, False)):
+        if not at_once:
+            monkeypatch.setattr(desk.store, "write_and_tend", lambda *_: None)
+        root = Root(KEYS[number], size=1)
+        pinned = WriteStore(guid(2 * number), KEYS[number], BLOCKS[number], pin=True)
+        desk.storage.perform(pinned)
+        desk.storage.perform(OrderPins(guid(2 * number + 1), AddRoot(root)))
+        written, tended = await desk.all_of(range(2 * number, 2 * number + 2))
+        assert (written.code, tended.told.done) == ("stored", True)
 
 
 async def test_upkeep_of_a_store_that_failed_changes_nothing_and_says_so(tmp_path):
@@ -367,7 +381,7 @@ async def test_upkeep_of_a_store_that_failed_changes_nothing_and_says_so(tmp_pat
     failing.perform(OrderPins(guid(3), LetGo((KEYS[0],))))
     async with within():
         await done.wait()
-    assert said[:2] == [StoreDropped(guid(1), ()), StoreChecked(guid(2), (KEYS[0],))]
-    assert isinstance(said[2], PinsTended)
-    assert "is closed" in said[2].told.fault
+    assert said[::2] == [StoreDropped(guid(1), ()), StoreChecked(guid(2), (KEYS[0],))]
+    assert isinstance(said[1], PinsTended)
+    assert "is closed" in said[1].told.fault
     await asyncio.to_thread(failing.close)

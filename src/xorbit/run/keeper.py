@@ -98,15 +98,16 @@ class Keeper:
 
     async def _finish_leaving(self) -> int:
         count = 0
-        while (root := await self._next_leaving()) is not None:
-            count += await self._leave(root)
+        while (kept := await self._next_leaving()) is not None:
+            count += await self._leave(kept.root)
+            await self._home.tend(EndRoot(kept.root.key, kept.root.tree, kept.number))
         return count
 
-    async def _next_leaving(self) -> Root | None:
+    async def _next_leaving(self) -> Kept | None:
         async with aclosing(self._roots()) as roots:
             async for kept in roots:
                 if kept.root.stage == "leaving":
-                    return kept.root
+                    return kept
         return None
 
     async def _leave(self, root: Root) -> int:
@@ -118,9 +119,7 @@ class Keeper:
                 if len(batch) >= UNPIN_KEYS_MAX:
                     count += await self._let_go(batch)
                     batch = {}
-        count += await self._let_go(batch)
-        await self._home.tend(EndRoot(root.key, root.tree))
-        return count
+        return count + await self._let_go(batch)
 
     async def _let_go(self, keys: Iterable[ItemKey]) -> int:
         """Let go of those of the pins, in this order, that no root needs."""

@@ -135,6 +135,8 @@ async def pin(
         whole = await _pin_items(pins, root, item, progress)
         await _joined(pins, whole, number)
     except BaseException as error:
+        # Again: who has unpinned it meanwhile did not see what was pinned since.
+        await pins.tend(AddRoot(joining))
         left = await pins.tend(LeaveRoot(root.key, root.tree, joining_only=True))
         if left.done and isinstance(error, XorbitError):  # else the keeper's next turn does it
             await pins.unpin(name_of(root), root.salt)

@@ -157,6 +157,12 @@ class Store(Protocol):
         """
         ...
 
+    def write_and_tend(
+        self, batch: Sequence[Write], orders: Sequence[Order]
+    ) -> tuple[list[WriteResult], list[Told]] | None:
+        """Do both in one commit, or nothing (None): then one is to be done after the other."""
+        ...
+
     def touch(self, keys: Sequence[ItemKey], *, pins: bool = False) -> list[bool]:
         """Note that an owner has just refreshed these items; return which are held.
 

@@ -176,8 +176,8 @@ def tend(order: Order, roots: Table, pins: Table, now: float) -> Told:
             return _add(roots, pins, order, now)
         case LeaveRoot():
             return _leave(roots, order)
-        case EndRoot(key, tree):
-            return _end(roots, root_name(key, tree=tree))
+        case EndRoot():
+            return _end(roots, order)
         case ScanRoots(count, after):
             return _told(counts, roots=_roots(roots, pins, count, after, now))
         case ScanPins(count, after):
@@ -241,9 +241,10 @@ def _leave(roots: Table, order: LeaveRoot) -> Told:
     return _told(_counts(roots))
 
 
-def _end(roots: Table, name: bytes) -> Told:
+def _end(roots: Table, order: EndRoot) -> Told:
+    name = root_name(order.key, tree=order.tree)
     row = _row(roots, name)
-    done = row is not None and row.root.stage == "leaving"
+    done = row is not None and row.root.stage == "leaving" and order.number in (None, row.number)
     if done:
         roots.delete(name)
     return _told(_counts(roots), done=done)

@@ -164,6 +164,20 @@ class LmdbStore:
                 return [self._home.tend(order, txn) for order in orders]
         return self._change(lambda commit: [commit.tend(order) for order in orders])
 
+    def write_and_tend(
+        self, batch: Sequence[Write], orders: Sequence[Order]
+    ) -> tuple[list[WriteResult], list[Told]] | None:
+        """Do both in one commit, or nothing (None): then one is to be done after the other."""
+        try:
+            return self._change(
+                lambda commit: (
+                    [commit.write(write) for write in batch],
+                    [commit.tend(order) for order in orders],
+                )
+            )
+        except StoreError:
+            return None
+
     def touch(self, keys: Sequence[ItemKey], *, pins: bool = False) -> list[bool]:
         """Note that an owner (ours, with `pins`) has refreshed these; return which are held.
 

@@ -107,6 +107,12 @@ class MemoryStore:
         pins, now = MemoryPins(self._pins), self._clock()
         return [tend(order, self._roots, pins, now) for order in orders]
 
+    def write_and_tend(
+        self, batch: Sequence[Write], orders: Sequence[Order]
+    ) -> tuple[list[WriteResult], list[Told]] | None:
+        """Do both."""
+        return self.write(batch), self.tend(orders)
+
     def touch(self, keys: Sequence[ItemKey], *, pins: bool = False) -> list[bool]:
         """Note that an owner (ours, with `pins`) has refreshed these; return which are held."""
         for key in keys:

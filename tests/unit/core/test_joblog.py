@@ -69,7 +69,7 @@ kept = st.builds(Kept, roots, ages, st.none() | ages, counts)
 orders = st.one_of(
     st.builds(AddRoot, roots, st.none() | counts, st.none() | counts),
     st.builds(LeaveRoot, keys, st.booleans(), st.booleans()),
-    st.builds(EndRoot, keys, st.booleans()),
+    st.builds(EndRoot, keys, st.booleans(), st.none() | counts),
     st.builds(ScanRoots, counts, st.binary(max_size=34)),
     st.builds(ScanPins, counts, st.none() | keys),
     st.builds(LetGo, some_keys, st.none() | counts),

@@ -17,7 +17,7 @@ from xorbit.pins import (
     ScanRoots,
     Told,
 )
-from xorbit.store.base import Store, Write
+from xorbit.store.base import STORED, Store, Write
 from xorbit.store.lmdb import LmdbStore
 from xorbit.store.memory import MemoryStore
 
@@ -151,7 +151,8 @@ def test_a_root_leaves_in_two_steps_and_one_that_came_back_stays(store):
     one(store, AddRoot(ROOT_A))
     assert not one(store, EndRoot(key_of(A), tree=False)).done
     one(store, LeaveRoot(key_of(A), tree=False))
-    assert one(store, EndRoot(key_of(A), tree=False)).done
+    assert not one(store, EndRoot(key_of(A), tree=False, number=1)).done
+    assert one(store, EndRoot(key_of(A), tree=False, number=2)).done
     assert roots(store) == []
 
 
@@ -168,6 +169,18 @@ def test_what_was_let_go_of_may_be_dropped(store):
     assert store.drop([key_of(A)]) == []
     one(store, LetGo((key_of(A),)))
     assert store.drop([key_of(A)]) == [key_of(A)]
+
+
+def test_items_and_orders_go_into_one_commit_and_an_order_sees_the_items(store):
+    written, told = store.write_and_tend([Write(key_of(A), A, pin=True)], [AddRoot(ROOT_A)])
+    assert (written, told[0].done) == ([STORED], True)
+    assert roots(store) == [ROOT_A]
+
+
+def test_what_cannot_be_one_commit_changes_nothing(tmp_path):
+    store = LmdbStore(tmp_path, QUOTA_BYTES)
+    store.close()
+    assert store.write_and_tend([Write(key_of(A), A)], [NOTHING]) is None
 
 
 def test_roots_survive_a_restart(tmp_path):
