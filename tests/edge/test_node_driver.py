@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,8 @@ from xorbit.core import job as jobs
 from xorbit.core import joblog
 from xorbit.core.effect import Effect
 from xorbit.errors import StoppedError, WorldError
-from xorbit.items import Address, Contact, ItemKey, key_of
+from xorbit.items import Address, Contact, key_of
 from xorbit.run.driver import LOCAL_LINE
-from xorbit.store.base import ReadResult
-from xorbit.store.memory import MemoryStore
 from xorbit.wire.message import Envelope, FindClosest, Get, Ping, Pong, Store, Stored
 
 BLOCK = sample(1)
@@ -94,7 +92,7 @@ async def test_local_callers_wait_while_their_line_is_full_and_all_are_served():
         outcomes = await asyncio.gather(*(node.put(sample(number, 10)) for number in range(50)))
         assert [len(done.receipts) for done in outcomes] == [1] * 50
         assert longest[LOCAL_LINE] <= 2
-        assert not node.driver._waiting
+        assert not node.driver.callers._waiting
 
 
 async def test_a_line_is_full_by_bytes_as_well():
@@ -111,15 +109,15 @@ async def test_a_caller_that_gives_up_waiting_takes_nobodys_place(woken):
         node = house.make()  # which does not step before it is started
         first, second, *others = (asyncio.create_task(node.get(KEY)) for _ in range(4))
         await asyncio.sleep(0)  # their turn; no time passes
-        assert len(node.driver._waiting[LOCAL_LINE]) == 3
+        assert len(node.driver.callers._waiting[LOCAL_LINE]) == 3
         if woken:
-            node.driver._wake_caller(LOCAL_LINE)
+            node.driver.callers._wake(LOCAL_LINE)
         second.cancel()
         await asyncio.wait([second])
         assert second.cancelled()
         await node.driver.start()
         assert await asyncio.gather(first, *others) == [fx.NotFound(0, 0)] * 3
-        assert not node.driver._waiting
+        assert not node.driver.callers._waiting
 
 
 async def test_callers_that_wait_for_room_hear_of_the_stop():
@@ -127,7 +125,7 @@ async def test_callers_that_wait_for_room_hear_of_the_stop():
         node = house.make()
         calls = [asyncio.create_task(node.get(KEY)) for _ in range(3)]
         await asyncio.sleep(0)  # their turn; no time passes
-        assert len(node.driver._waiting[LOCAL_LINE]) == 2
+        assert len(node.driver.callers._waiting[LOCAL_LINE]) == 2
         await node.driver.stop()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [StoppedError] * 3
@@ -155,7 +153,7 @@ async def test_a_call_that_is_cancelled_before_its_turn_leaves_no_work_behind():
         node = house.make()  # which does not step before it is started
         call = asyncio.create_task(node.get(KEY))
         await asyncio.sleep(0)  # its turn; no time passes
-        assert node.driver._callers
+        assert node.driver.callers._calls
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -197,7 +195,7 @@ async def test_what_was_asked_before_the_start_is_done_after_it():
         node = house.make()
         call = asyncio.create_task(node.get(KEY))
         await asyncio.sleep(0)  # its turn; no time passes
-        assert node.driver._callers
+        assert node.driver.callers._calls
         await node.driver.start()
         assert await call == fx.NotFound(0, 0)
 
@@ -229,27 +227,16 @@ def broken_step(node: Node) -> None:
     node.driver.post(jobs.HandleStdinLine("status"))
 
 
-class BrokenStore(MemoryStore):
-    """Raises what no store may raise."""
-
-    def read(self, keys: Sequence[ItemKey]) -> list[ReadResult]:
-        raise FaultError("a bug")
-
-
-@pytest.mark.parametrize("where", ["step", "store"])
-async def test_a_fault_of_our_own_stops_the_node_with_a_report_and_nobody_waits_for_ever(where):
+async def test_a_fault_of_our_own_stops_the_node_with_a_report_and_nobody_waits_for_ever():
     async with House() as house:
         mute = await house.peer(answer=silent)
-        node = await house.node(BrokenStore(10**6) if where == "store" else None)
+        node = await house.node()
         address = node.address
         await node.connect(await mute.listen())
         calls = [asyncio.create_task(node.ask(Contact(mute.key.id), Ping()))]
-        await mute.inbox.until(Envelope, lambda e: e.work in node.driver._callers)
+        await mute.inbox.until(Envelope, lambda e: e.work in node.driver.callers._calls)
         ended = asyncio.create_task(node.driver.ended())
-        if where == "step":
-            broken_step(node)
-        else:
-            calls.append(asyncio.create_task(node.get(KEY)))
+        broken_step(node)
         report = await node.reported("a step failed; the node stops", "FaultError('a bug')")
         assert report.level == "error"
         for call in calls:

@@ -151,7 +151,7 @@ async def busy_node_stops(home: Path) -> dict[str, object]:
             "connections": len(transport._shared.connections),
             "tasks of the transport": len(transport._tasks),
             "listeners": len(transport._listeners),
-            "callers": len(node.driver._callers),
+            "callers": len(node.driver.callers._calls),
             "timer": node.driver._timer is None or node.driver._timer.cancelled(),
         }
         await other.driver.stop()

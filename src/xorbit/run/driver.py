@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from pathlib import Path
 from random import Random
@@ -28,15 +27,16 @@ from xorbit.core.job import Job
 from xorbit.core.machine import Machine
 from xorbit.core.queue import JobQueue
 from xorbit.core.status import FingerStatus, PeerStatus, Status
-from xorbit.errors import StoppedError, StoreError, WireError
+from xorbit.errors import StoreError, WireError
 from xorbit.identity import Network, NodeKey
 from xorbit.ids import Guid, Id, new_guid
-from xorbit.items import Address, Block, Contact, Item, ItemKey, Record, make_connection_item
+from xorbit.items import Address, Contact, ItemKey, Record, make_connection_item
+from xorbit.run.callers import Callers
 from xorbit.run.chance import BufferedSystemRandom
-from xorbit.run.following import Follower
 from xorbit.run.storage import Storage
 from xorbit.run.transport import Connection, Transport
 from xorbit.run.typed import Consoles
+from xorbit.run.withheld import Withheld
 from xorbit.store.base import Store, Usage
 from xorbit.wire import message
 from xorbit.wire.frame import HEADER_BYTES
@@ -98,13 +98,10 @@ class Driver:
         self._unread: dict[Hashable, Connection] = {}
         """Connections that are not read from because their line is full."""
         self._unflushed: dict[Guid, Connection] = {}
+        self._withheld = Withheld()
         self._holds: dict[Guid, set[str]] = {}
         """Why the requests of each connection are held."""
-        self._callers: dict[Guid, asyncio.Future[Outcome]] = {}
-        self._followers: dict[Guid, Callable[[Record], None]] = {}
-        """Who is told of newer versions of a record, by the guid of the Follow."""
-        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
-        """Local callers that wait until their line has room."""
+        self.callers = Callers(self, self._queue, limits)
         self.consoles = Consoles(self, self._queue, limits, show)
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -135,45 +132,20 @@ class Driver:
         self._wake()  # for what was posted before
 
     async def call(self, job: Job, line: Hashable = LOCAL_LINE) -> Outcome:
-        """Push a job that ends in a Finish, and wait for its outcome.
-
-        Waits first while the line is full. When this is cancelled, so is the work.
+        """Push a job that ends in a Finish, and wait for its outcome (`Callers.call`).
 
         Raises:
             StoppedError: the node stopped before the work was done.
         """
-        guid: Guid = getattr(job, "guid")  # noqa: B009 - each job that ends in a Finish has one
-        await self.room(line)
-        caller = self._callers[guid] = asyncio.get_running_loop().create_future()
-        self.post(job, line, _size(job))
-        try:
-            return await caller
-        except asyncio.CancelledError:
-            if not self._over:
-                self.post(jobs.Cancel(guid), line)
-            raise
-        finally:
-            self._callers.pop(guid, None)
+        return await self.callers.call(job, line)
 
-    async def follow(
-        self, key: ItemKey, line: Hashable = LOCAL_LINE
-    ) -> AsyncGenerator[Record | Outcome]:
-        """Give the newest version of a record, then each newer one as it comes, until closed.
-
-        An outcome, where one comes, is the last thing given: the node could not go on.
+    def follow(self, key: ItemKey, line: Hashable = LOCAL_LINE) -> AsyncGenerator[Record | Outcome]:
+        """Give the versions of a record as they come (`Callers.follow`).
 
         Raises:
             StoppedError: the node stopped.
         """
-        job = jobs.Follow(self.new_guid(), key)
-        follower = Follower(self._limits.follow_versions_max)
-        self._followers[job.guid] = follower.push
-        try:
-            async with contextlib.aclosing(follower.until(self.call(job, line))) as versions:
-                async for version in versions:
-                    yield version
-        finally:
-            del self._followers[job.guid]
+        return self.callers.follow(key, line)
 
     async def room(self, line: Hashable) -> None:
         """Wait until this source may bring another job.
@@ -181,10 +153,7 @@ class Driver:
         Raises:
             StoppedError: the node has stopped.
         """
-        while not self._queue.has_room(line) and not self._over:
-            await self._room(line)
-        if self._over:
-            raise StoppedError("this node has stopped")
+        await self.callers.room(line)
 
     def post(self, job: Job, line: Hashable = LOCAL_LINE, size: int = 0) -> None:
         """Push a job that nobody waits for."""
@@ -294,6 +263,7 @@ class Driver:
         self._connections.pop(guid, None)
         self._unread.pop(guid, None)
         self._unflushed.pop(guid, None)
+        self._withheld.take(guid)
         self._holds.pop(guid, None)
         # In its own line: never before its ConnectionOpened, nor before an answer that still came.
         self.post(jobs.ConnectionLost(guid, reason), guid)
@@ -301,6 +271,8 @@ class Driver:
 
     def drained(self, connection: Connection) -> None:
         """Serve a peer again that had not taken its answers."""
+        for push in self._withheld.take(connection.guid):
+            self._send(connection.guid, push)
         self._release(connection.guid, CHOKED)
         self._wake()
 
@@ -389,8 +361,7 @@ class Driver:
         """Read on where a full line has room again."""
         if self._unread and line in self._unread and self._queue.has_room(line):
             self.readable(self._unread[line])
-        if self._waiting and self._queue.has_room(line):
-            self._wake_caller(line)
+        self.callers.let_in(line)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -406,9 +377,7 @@ class Driver:
                 item = make_connection_item(self._key.signing_key, seq, addresses)
                 self._queue.push(OWN_LINE, jobs.ConnectionSigned(guid, item))
             case fx.Finish(guid, outcome):
-                caller = self._callers.pop(guid, None)
-                if caller is not None and not caller.done():
-                    caller.set_result(outcome)
+                self.callers.finish(guid, outcome)
             case fx.Post(job):
                 self._queue.push(OWN_LINE, job)
             case fx.Dial(guid, addresses, expected):
@@ -423,7 +392,7 @@ class Driver:
             case fx.StopListening():
                 self._transport.stop_listening()
             case fx.Pushed(guid, record):
-                self._push_to(guid, record)
+                self.callers.push(guid, record)
             case fx.Report():
                 self._report(effect)
             case fx.Print():
@@ -438,6 +407,9 @@ class Driver:
         connection = self._connections.get(guid)
         if connection is None:
             return  # its ConnectionLost is on the way
+        if connection.choked and isinstance(envelope.body, message.Updated):
+            self._withheld.keep(guid, envelope)
+            return
         frame = message.encode_frame(envelope)
         if len(frame) > HEADER_BYTES + FRAME_BYTES_MAX:  # no peer would take it: a bug of ours
             detail = f"{type(envelope.body).__name__} of {len(frame):,} bytes"
@@ -447,11 +419,6 @@ class Driver:
             self._queue.charge(guid, len(frame))
         connection.send_frame(frame)
         self._unflushed[guid] = connection
-
-    def _push_to(self, guid: Guid, record: Record) -> None:
-        take = self._followers.get(guid)
-        if take is not None:
-            take(record)
 
     def _arm_timer(self) -> None:
         due = self.machine.next_deadline()
@@ -506,26 +473,6 @@ class Driver:
                 self._job_log.close()
             self._job_log = None
 
-    async def _room(self, line: Hashable) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(line, deque()).append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._wake_caller(line)  # the place was meant for us: hand it on
-            raise
-
-    def _wake_caller(self, line: Hashable) -> None:
-        waiting = self._waiting.get(line, ())
-        while waiting:
-            caller = waiting.popleft()
-            if not waiting:
-                del self._waiting[line]
-            if not caller.done():
-                caller.set_result(None)
-                return
-
     def _fail(self, error: BaseException) -> None:
         """End by a fault of our own: no further step, and nobody waits for one."""
         if self._over:
@@ -538,15 +485,4 @@ class Driver:
 
     def _dismiss_callers(self) -> None:
         self.consoles.dismiss()
-        for caller in self._callers.values():
-            if not caller.done():
-                caller.set_exception(StoppedError("this node stopped before the call was done"))
-        for waiting in self._waiting.values():
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
-
-
-def _size(job: Job) -> int:
-    item: Item | None = getattr(job, "item", None)
-    return len(item.data) if isinstance(item, Block) else 0
+        self.callers.dismiss()
