@@ -28,6 +28,8 @@ ADDRESSES_KEPT = 4
 """How many addresses of one contact the routing table keeps, the latest proved first."""
 FAILURES_MAX = 3
 """After so many failures in a row, with nothing heard in between, a contact is forgotten."""
+FAILURES_MIN = 2
+"""The same where a newcomer waits for its place: it is tried again before it is replaced."""
 BLAME_MAX = 3
 """From who named so many contacts that failed, no others are asked: it invents them, maybe."""
 ADDRESS_VOTES_NEEDED = 2
@@ -36,12 +38,14 @@ OWN_FORMS_MAX = 64
 """How many addresses we remember that turned out to be our own."""
 DIALS_PER_ROUND_MAX = 8
 """How many dials one round of maintenance may begin for its own sake."""
-FAILURES_MIN = 2
-"""The same where a newcomer waits for its place: it is tried again before it is replaced."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
+SWEEP_STALLS_MAX = 4
+"""Who leaves so many items in a row unanswered that it lacked is left out of that sweep."""
 DIALS_PER_BOOTSTRAP_MAX = 8
 """How many of the addresses worth dialling one try to join dials; the others have their turn."""
+PATIENCE_PER_HOP = 2 / 3
+"""Each hop of a FindNext waits for the next one so much shorter than it is waited for itself."""
 BACKOFF_MAX = 64
 """The most by which timeouts in a row stretch a reply timeout (its limit in seconds also holds)."""
 STALE_MIN = 64
@@ -63,6 +67,41 @@ CONSOLE_WORD_CHARACTERS_MAX = 40
 """Of a longer word that is no command only the beginning is shown."""
 CONSOLE_SOURCES_MAX = 64
 """Of the lines of the queue only the longest are shown."""
+CONSOLE_READ_BYTES = 65_536
+"""How much is taken from standard input at once."""
+CONSOLE_HISTORY_BYTES_MAX = 1_000_000
+"""A longer history of typed lines begins anew."""
+CONSOLE_SEEN_MAX = 1_000
+"""How many guids, names, ... of earlier answers are remembered for completion."""
+CONSOLE_COMPLETION_CHARACTERS_MAX = 24
+"""Of a longer word only the beginning is listed, so that what it is has room beside it."""
+TIMEOUT_RATE_FAILING = 0.5
+"""The share of requests without an answer from which a node says that it is failing."""
+
+# --- The local socket ---------------------------------------------------------------------------
+
+CONTROL_HELLO_BYTES_MAX = 256
+"""The largest first frame: nothing large is read before the token is known."""
+CONTROL_READ_BYTES = 4 * FRAME_BYTES_MAX
+"""How much of what the other end sends is read ahead."""
+CONTROL_EVENTS_PER_ANSWER = 64
+CONTROL_TEXT_CHARACTERS_MAX = 16_384
+"""Of a longer answer at the console the rest is left out: a frame holds it in any script."""
+CONTROL_PEERS_PER_ANSWER = 128
+"""So many fit in one frame."""
+CONTROL_CONTACTS_PER_ANSWER = 64
+"""Of these, or of fingers, so many: each may have 16 addresses."""
+CONTROL_ERROR_CHARACTERS_MAX = 8_192
+
+# --- Nodes of a demonstration -------------------------------------------------------------------
+
+SWARM_READY_S_MAX = 60.0
+"""How long all nodes of a swarm may take to be ready."""
+SWARM_STOP_S_MAX = 10.0
+"""How long they may take to stop before they are killed."""
+SWARM_LOG_LINES_SHOWN = 12
+SWARM_LOG_BYTES_READ = 16_384
+"""Of the log of a node that failed, the last lines, looked for in so many bytes."""
 
 # --- Files --------------------------------------------------------------------------------------
 
@@ -171,6 +210,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How much later than the nearest holder each next one acts itself."""
     neighbours_max: int = 40
     """How many contacts around us are watched for coming and going."""
+    concerned_max: int = 64
+    """Of how many nodes that came or went a sweep looks after the items; of more, after all."""
     surplus_holders_max: int = 2
     """How many nodes beyond the r closest keep a copy that they have."""
 
@@ -326,7 +367,6 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("request_timeout_s_min", "request_timeout_s_first"),
             ("request_timeout_s_first", "request_timeout_s_max"),
             ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
-            ("dial_back_s_min", "dial_back_s_max"),
             ("look_around_s_min", "look_around_s_max"),
             ("finger_check_s_min", "finger_check_s_max"),
             ("dial_back_s_min", "dial_back_s_max"),

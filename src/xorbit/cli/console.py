@@ -14,10 +14,10 @@ from xorbit.api import connect, default_home
 from xorbit.cli.lines import Lines
 from xorbit.cli.options import Home
 from xorbit.cli.output import ExitCode, fact, finish, talk
+from xorbit.config import CONSOLE_HISTORY_BYTES_MAX
 from xorbit.errors import StoppedError, XorbitError
 
 HISTORY_FILE = "console_history"
-HISTORY_BYTES_MAX = 1_000_000
 LEAVE = ("quit", "exit")
 
 
@@ -65,7 +65,7 @@ async def _read_lines(lines: Lines) -> bool:
 def _history(home: Path) -> Path:
     """Return the file of what was typed before; nobody else may read it."""
     path = home / HISTORY_FILE
-    too_long = path.exists() and path.stat().st_size > HISTORY_BYTES_MAX
+    too_long = path.exists() and path.stat().st_size > CONSOLE_HISTORY_BYTES_MAX
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if too_long else 0)
     os.close(os.open(path, flags, 0o600))
     path.chmod(0o600)

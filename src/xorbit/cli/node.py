@@ -30,13 +30,12 @@ from xorbit.cli.options import (
     read_secret,
 )
 from xorbit.cli.output import ExitCode, fact, fact_json, leave, set_up_log, stop_signals
-from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS, Limits
+from xorbit.config import CONSOLE_LINE_BYTES_MAX, CONSOLE_READ_BYTES, DEFAULT_LIMITS, Limits
 from xorbit.errors import WorldError
 from xorbit.run.loop import run
 
 DEFAULT_LISTEN = f"0.0.0.0:{DEFAULT_PORT}"
 ANY_PORT = "0.0.0.0:0"
-READ_BYTES = 65_536
 TAKEN_BYTES = CONSOLE_LINE_BYTES_MAX + 1
 """What is kept of a line too long: enough to see that it is."""
 
@@ -224,7 +223,7 @@ def _pump_stdin(
 def _read_some() -> bytes:
     # Not sys.stdin: its buffer has a lock, which must not be held when the interpreter ends.
     try:
-        return os.read(sys.stdin.fileno(), READ_BYTES)
+        return os.read(sys.stdin.fileno(), CONSOLE_READ_BYTES)
     except (OSError, ValueError):
         return b""  # closed, or a terminal that has another process in its foreground
 

@@ -17,14 +17,11 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from xorbit.cli.console import LEAVE
 from xorbit.cli.lines import Lines
 from xorbit.cli.output import fact
+from xorbit.config import CONSOLE_COMPLETION_CHARACTERS_MAX, CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
 from xorbit.errors import StoppedError, XorbitError
 from xorbit.keys import list_keys
 
-SEEN_MAX = 1_000
-"""How many guids, names, ... of earlier answers are remembered for completion."""
-SHOWN_MAX = 24
-"""Of a longer word only the beginning is listed, so that what it is has room beside it."""
 _SEEN = {
     "NAME": re.compile(r"\bb[a-z2-7]{58}\b"),
     "GUID": re.compile(r"(?<=trace )[0-9a-f]{8}|\b[0-9a-f]{32}\b"),
@@ -136,7 +133,7 @@ class Words(Completer):
             for word in pattern.findall(text):
                 seen.pop(word, None)
                 seen[word] = None
-            while len(seen) > SEEN_MAX:
+            while len(seen) > CONSOLE_SEEN_MAX:
                 del seen[next(iter(seen))]
 
     def get_completions(
@@ -158,7 +155,8 @@ class Words(Completer):
                 yield completion
         for word, what in await self._choices(kinds):
             if word.lower().startswith(last.lower()):
-                shown = word if len(word) <= SHOWN_MAX else f"{word[:SHOWN_MAX]}..."
+                cut = word[:CONSOLE_COMPLETION_CHARACTERS_MAX]
+                shown = word if cut == word else f"{cut}..."
                 yield Completion(word, -len(last), display=shown, display_meta=what)
 
     async def _choices(self, kinds: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -17,15 +17,17 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
+from xorbit.config import (
+    SWARM_LOG_BYTES_READ,
+    SWARM_LOG_LINES_SHOWN,
+    SWARM_READY_S_MAX,
+    SWARM_STOP_S_MAX,
+)
 from xorbit.errors import WorldError
 from xorbit.ids import Id
 
 LOOPBACK = "127.0.0.1:0"
 LOG_FILE = "node.log"
-READY_WITHIN_S = 60.0
-STOP_WITHIN_S = 10.0
-LOG_LINES_SHOWN = 12
-LOG_BYTES_READ = 16_384
 
 
 class _Ready(Struct, frozen=True):
@@ -67,13 +69,13 @@ class Child:
         """
         assert self.process.stdout is not None, "it was started with a pipe there"
         try:
-            async with asyncio.timeout(READY_WITHIN_S):
+            async with asyncio.timeout(SWARM_READY_S_MAX):
                 line = await self.process.stdout.readline()
                 if not line:
                     await self.process.wait()
             said = msgspec.json.decode(line, type=_Ready)
         except TimeoutError:
-            raise WorldError(f"{self} was not ready in {READY_WITHIN_S:.0f} s") from None
+            raise WorldError(f"{self} was not ready in {SWARM_READY_S_MAX:.0f} s") from None
         except msgspec.MsgspecError:
             raise WorldError(f"{self} ended instead of starting") from None
         self.id = Id(bytes.fromhex(said.id))
@@ -94,8 +96,8 @@ class Child:
         """Return the last lines of its log."""
         try:
             with (self.home / LOG_FILE).open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES_READ))
-                return file.read().decode(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+                file.seek(max(0, os.fstat(file.fileno()).st_size - SWARM_LOG_BYTES_READ))
+                return file.read().decode(errors="replace").splitlines()[-SWARM_LOG_LINES_SHOWN:]
         except OSError:
             return []
 
@@ -163,6 +165,6 @@ class Swarm:
             child.process.stdin.close()
         ends = [asyncio.ensure_future(child.process.wait()) for child in self.alive]
         if ends:
-            await asyncio.wait(ends, timeout=STOP_WITHIN_S)
+            await asyncio.wait(ends, timeout=SWARM_STOP_S_MAX)
         for child in self.alive:
             await child.kill()

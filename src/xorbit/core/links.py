@@ -7,7 +7,7 @@ time (RFC 6298), but for a request that the peer passes on. Works are told of an
 `State.deliveries`; nothing here knows what a work is.
 """
 
-from xorbit.config import BACKOFF_MAX
+from xorbit.config import BACKOFF_MAX, PATIENCE_PER_HOP
 from xorbit.core.addresses import is_ours, note_own_forms
 from xorbit.core.effect import Close, Dial, HoldRequests, ReleaseRequests, Send
 from xorbit.core.job import (
@@ -48,8 +48,6 @@ from xorbit.wire.message import (
 
 ANOTHER_QUESTION = "an answer to another question"
 TOO_MANY_DIALS = "not dialled: too many others wait to be"
-PATIENCE_PER_HOP = 2 / 3
-"""Each hop of a FindNext waits for the next one so much shorter than it is waited for itself."""
 
 # --- Our requests -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from xorbit.config import TIMEOUT_RATE_FAILING
 from xorbit.core.effect import (
     PutDone,
 )
@@ -51,9 +52,6 @@ Target = str | Id | Address
 """A node: its id (32 bytes, or in hex), or an address ("host:port", or parsed)."""
 Key = str | bytes
 """A public key: 32 bytes, or in hex."""
-
-TIMEOUT_RATE_FAILING = 0.5
-"""The share of requests without an answer from which a node says that it is failing."""
 
 
 class PutReceipt(Struct, frozen=True):

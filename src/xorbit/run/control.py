@@ -16,21 +16,24 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TypeVar, assert_never
 
-from xorbit.config import DEFAULT_LIMITS, Limits
+from xorbit.config import (
+    CONTROL_CONTACTS_PER_ANSWER,
+    CONTROL_ERROR_CHARACTERS_MAX,
+    CONTROL_EVENTS_PER_ANSWER,
+    CONTROL_HELLO_BYTES_MAX,
+    CONTROL_PEERS_PER_ANSWER,
+    CONTROL_READ_BYTES,
+    CONTROL_TEXT_CHARACTERS_MAX,
+    DEFAULT_LIMITS,
+    Limits,
+)
 from xorbit.errors import MisuseError, StoppedError, StoreError, WireError, XorbitError
 from xorbit.identity import Network
 from xorbit.items import Contact
 from xorbit.run.calls import Calls
 from xorbit.run.control_wire import (
-    CONTACTS_PER_ANSWER,
     CONTROL_FILE,
-    ERROR_CHARACTERS_MAX,
-    EVENTS_PER_ANSWER,
-    HELLO_BYTES_MAX,
     HOST,
-    PEERS_PER_ANSWER,
-    READ_BYTES,
-    TEXT_CHARACTERS_MAX,
     TOKEN_BYTES,
     Answer,
     Ask,
@@ -122,7 +125,7 @@ class ControlServer:
         Raises:
             StoreError: the file cannot be written.
         """
-        self._server = await asyncio.start_server(self._serve, HOST, 0, limit=READ_BYTES)
+        self._server = await asyncio.start_server(self._serve, HOST, 0, limit=CONTROL_READ_BYTES)
         port = self._server.sockets[0].getsockname()[1]
         try:
             write_control_file(self._home, ControlFile(port, self._token, os.getpid()))
@@ -184,7 +187,7 @@ class ControlServer:
             raise WireError("too many connections that have not shown the token")
         try:
             async with asyncio.timeout(self._limits.handshake_timeout_s):
-                first = await read_payload(reader, HELLO_BYTES_MAX)
+                first = await read_payload(reader, CONTROL_HELLO_BYTES_MAX)
         except TimeoutError:
             raise WireError("it did not show the token in time") from None
         if first is None:
@@ -250,7 +253,9 @@ class _Client:
         try:
             return await self._perform(ask)
         except XorbitError as error:
-            return [HasFailed(ask.call, type(error).__name__, str(error)[:ERROR_CHARACTERS_MAX])]
+            return [
+                HasFailed(ask.call, type(error).__name__, str(error)[:CONTROL_ERROR_CHARACTERS_MAX])
+            ]
         except Exception as error:
             log.exception("a local call failed")
             return [_failed(ask, "XorbitError", f"an error of xorbit itself: {error!r}")]
@@ -259,7 +264,7 @@ class _Client:
         """Send the answers to a line as they come; then nothing is left to send but the end."""
         async with aclosing(self._calls.console(line)) as answers:
             async for answer in answers:
-                text = answer[:TEXT_CHARACTERS_MAX]
+                text = answer[:CONTROL_TEXT_CHARACTERS_MAX]
                 await write_message(self._writer, IsText(call, text, last=False))
         return [IsText(call, "", last=True)]
 
@@ -285,7 +290,7 @@ class _Client:
             case AskStatus(call):
                 return [IsStatus(call, await calls.status())]
             case AskPeers(call):
-                parts = _in_parts(await calls.peers(), PEERS_PER_ANSWER)
+                parts = _in_parts(await calls.peers(), CONTROL_PEERS_PER_ANSWER)
                 return [IsPeers(call, part, last) for part, last in parts]
             case GetSigned(call, key):
                 return [IsItem(call, await calls.get_signed(key))]
@@ -302,12 +307,12 @@ class _Client:
             case AskFollow(call, public_key, salt):
                 return await self._follow(call, public_key, salt)
             case AskFingers(call):
-                parts = _in_parts(await calls.fingers(), CONTACTS_PER_ANSWER)
+                parts = _in_parts(await calls.fingers(), CONTROL_CONTACTS_PER_ANSWER)
                 return [IsFingers(call, part, last) for part, last in parts]
             case AskContacts(call):
                 return _contacts(call, await calls.contacts())
             case AskTrace(call, work):
-                events = _in_parts(await calls.trace(work), EVENTS_PER_ANSWER)
+                events = _in_parts(await calls.trace(work), CONTROL_EVENTS_PER_ANSWER)
                 return [IsTrace(call, part, last) for part, last in events]
             case TypeLine(call, line):
                 return await self._type(call, line)
@@ -318,11 +323,11 @@ class _Client:
 
 
 def _failed(ask: Ask, error: str, text: str) -> HasFailed:
-    return HasFailed(ask.call, error, text[:ERROR_CHARACTERS_MAX])
+    return HasFailed(ask.call, error, text[:CONTROL_ERROR_CHARACTERS_MAX])
 
 
 def _contacts(call: int, contacts: tuple[Contact, ...]) -> list[Answer]:
-    parts = _in_parts(contacts, CONTACTS_PER_ANSWER)
+    parts = _in_parts(contacts, CONTROL_CONTACTS_PER_ANSWER)
     return [IsContacts(call, part, last) for part, last in parts]
 
 

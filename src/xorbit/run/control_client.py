@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from xorbit import errors
-from xorbit.config import DEFAULT_LIMITS, Limits
+from xorbit.config import CONTROL_READ_BYTES, DEFAULT_LIMITS, Limits
 from xorbit.core.effect import Print, PutDone
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
@@ -38,7 +38,6 @@ from xorbit.run.calls import (
 from xorbit.run.control_wire import (
     CONTROL_FILE,
     HOST,
-    READ_BYTES,
     Answer,
     Ask,
     AskContacts,
@@ -138,7 +137,9 @@ class ControlClient(Calls):
         writer = None
         try:
             async with asyncio.timeout(limits.handshake_timeout_s):
-                reader, writer = await asyncio.open_connection(HOST, said.port, limit=READ_BYTES)
+                reader, writer = await asyncio.open_connection(
+                    HOST, said.port, limit=CONTROL_READ_BYTES
+                )
                 welcome = await _shake_hands(reader, writer, said.token)
         except BaseException as error:
             if writer is not None:

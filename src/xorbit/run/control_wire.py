@@ -38,17 +38,6 @@ from xorbit.wire.message import GuidField
 CONTROL_FILE = "control.json"
 HOST = "127.0.0.1"
 TOKEN_BYTES = 32
-HELLO_BYTES_MAX = 256
-"""The largest first frame: nothing large is read before the token is known."""
-READ_BYTES = 4 * FRAME_BYTES_MAX
-EVENTS_PER_ANSWER = 64
-TEXT_CHARACTERS_MAX = 16_384
-"""Of a longer answer at the console the rest is left out: a frame holds it in any script."""
-PEERS_PER_ANSWER = 128
-"""So many fit in one frame."""
-CONTACTS_PER_ANSWER = 64
-"""Of these, or of fingers, so many: each may have 16 addresses."""
-ERROR_CHARACTERS_MAX = 8_192
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.cli.fake_calls import FakeCalls
 from xorbit.cli import console
 from xorbit.cli.lines import Lines
+from xorbit.config import CONSOLE_HISTORY_BYTES_MAX
 from xorbit.errors import StoppedError
 
 
@@ -54,5 +55,5 @@ def test_what_was_typed_before_is_kept_private_and_not_for_ever(tmp_path: Path) 
     path.chmod(0o644)
     assert console._history(tmp_path).read_text() == "status\n"
     assert path.stat().st_mode & 0o777 == 0o600
-    path.write_bytes(b"x" * (console.HISTORY_BYTES_MAX + 1))
+    path.write_bytes(b"x" * (CONSOLE_HISTORY_BYTES_MAX + 1))
     assert console._history(tmp_path).read_bytes() == b""

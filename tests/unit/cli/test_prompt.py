@@ -11,7 +11,8 @@ from prompt_toolkit.output import DummyOutput
 
 from tests.unit.cli.fake_calls import FAR, HERE, LEAF, NEAR, THERE, FakeCalls
 from xorbit.cli.lines import Lines
-from xorbit.cli.prompt import SEEN_MAX, Prompt, Words, kinds_of
+from xorbit.cli.prompt import Prompt, Words, kinds_of
+from xorbit.config import CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
 from xorbit.keys import new_key
 
@@ -113,9 +114,9 @@ async def test_paths_are_completed_where_a_path_is_wanted(tmp_path: Path) -> Non
 
 async def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
     words = Words(Lines(FakeCalls().calls, tmp_path))
-    words.see(" ".join(f"trace {number:08x}" for number in range(SEEN_MAX + 10)))
+    words.see(" ".join(f"trace {number:08x}" for number in range(CONSOLE_SEEN_MAX + 10)))
     found = await offered(words, "trace ")
-    assert len(found) == SEEN_MAX
+    assert len(found) == CONSOLE_SEEN_MAX
     assert found[-1] == f"trace {10:08x}"
 
 
