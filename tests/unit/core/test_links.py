@@ -1,6 +1,7 @@
 """Connections and their workers: what is sent when, what counts as lost, which connection stays."""
 
 import pytest
+from nacl.signing import SigningKey
 
 from tests.world import Node, World
 from xorbit.config import Limits
@@ -10,7 +11,7 @@ from xorbit.core import links
 from xorbit.core.discovery import LINKS_PER_PEER_MAX
 from xorbit.core.state import RoundTrip
 from xorbit.ids import Guid, id_of
-from xorbit.items import Address, Contact, block_key
+from xorbit.items import Address, Contact, block_key, make_record
 from xorbit.wire import message
 from xorbit.wire.message import FindClosest, Ping
 
@@ -538,3 +539,42 @@ def test_a_dial_without_addresses_that_fails_says_so() -> None:
     (dial,) = flatten(one, fx.Dial)
     one.step(jobs.DialFailed(dial.guid, ()))
     assert one.outcomes[guid] == fx.Failed("unreachable", "cannot be reached (no address)")
+
+
+# --- Answers to other questions -------------------------------------------------------------------
+
+
+def test_an_answer_to_another_question_is_none_and_its_sender_is_cut_off() -> None:
+    world = World()
+    node, liar = world.pair()
+    liar.tamper = lambda envelope: message.Envelope(
+        envelope.guid, envelope.work, message.Following(60.0)
+    )
+    failed = world.outcome(node, node.ask(liar, message.Have(())))
+    assert failed == fx.Failed("unreachable", "an answer to another question")
+    world.run(1.0)
+    assert not node.ends
+    assert liar.id not in node.machine.state.table
+    assert node.machine.state.pushers == {}
+    assert any(report.event == "peer distrusted" for report in node.reports)
+
+
+def test_nobody_pushes_to_a_work_that_did_not_ask_for_it() -> None:
+    """A push under the guid of whatever we asked stops no sweep."""
+    world = World()
+    nodes = world.network(3)
+    node, liar, _ = nodes
+    for number in range(10):
+        node.put(bytes([number]))
+    pushed = message.Updated(make_record(SigningKey(bytes(32)), 1, b"value"))
+
+    def and_push(envelope: message.Envelope) -> message.Envelope:
+        if not isinstance(envelope.body, message.Request):
+            push = message.encode(message.Envelope(envelope.guid, envelope.work, pushed))
+            for end in list(liar.ends.values()):
+                world.after(0.0, lambda end=end: liar.send_bytes(end, push))
+        return envelope
+
+    liar.tamper = and_push
+    world.run(120.0)
+    assert liar.id in node.machine.state.link_of
