@@ -17,7 +17,7 @@ from xorbit.core import followers, links
 from xorbit.core.effect import CheckStore, DropItems, ReadStore, ScanStore, WriteStore
 from xorbit.core.find import RegionWork
 from xorbit.core.job import StoreRead, StoreScanned
-from xorbit.core.regions import apart, around, around_us, near
+from xorbit.core.regions import around, around_us
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.core.work import note_bad_read, repair
 from xorbit.errors import ItemError
@@ -25,7 +25,7 @@ from xorbit.ids import Guid, Id, distance
 from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Record, check_is
 from xorbit.wire.message import AGE_S_MAX, Have, Missing, Refused, Store, Stored
 
-FIRST_ID, LAST_ID = Id(bytes(32)), Id(b"\xff" * 32)
+FIRST_ID = Id(bytes(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,13 @@ class SweepWork(Work):
         "_ended",
         "_expired",
         "_last",
-        "_parts",
         "_reading",
         "_region",
         "_scanned_at",
         "_sending",
-        "_stalls",
         "_start",
         "_to_send",
         "_unconsidered",
-        "_window",
-        "cut",
         "due_left",
         "left_to_nearer",
         "sweep",
@@ -105,16 +101,8 @@ class SweepWork(Work):
         """Our lowest rank among what was left to nearer holders."""
         self.due_left = False
         """Whether something that is to be refreshed was taken by nobody."""
-        self.cut = False
-        """Whether some of it took too long, and was left."""
         self._ended = ended
-        self._parts = deque(_parts(state, sweep))
-        """The parts of the keyspace that are left, the one that we are in first."""
-        self._start = self._parts[0][0]
-        self._stalls: dict[Id, int] = {}
-        """How many items in a row each peer has not answered; after two it is left out."""
-        self._window = state.limits.sweep_stores_max
-        """How many items may be on their way: fewer where answers come late, as TCP does."""
+        self._start = FIRST_ID
         self._last = False
         self._scanned_at = 0.0
         self._around_us = self._region = around_us(state)
@@ -143,17 +131,8 @@ class SweepWork(Work):
         self._scan(state)
 
     def on_deadline(self, state: State) -> None:
-        """Nothing has come for long: close the batch with what there is, go on with the next."""
-        self.cut = True
-        if self._closing or self._unconsidered or not self._cares:
-            self._end(state)  # it is our own disk that says nothing
-            return
-        self._asked.clear()
-        self._to_send.clear()
-        self._reading.clear()
-        self._sending.clear()
-        self._take_time(state)
-        self._close(state)
+        """A batch took too long: leave the rest to the next sweep."""
+        self._end(state)
 
     def on_disk(self, state: State, result: DiskResult) -> None:
         """Take a batch of items, an item to hand over, or the end of what a batch changed."""
@@ -162,9 +141,8 @@ class SweepWork(Work):
         elif isinstance(result, StoreScanned):
             self._take_batch(state, result.entries)
         elif isinstance(result, StoreRead):
-            if care := self._reading.pop(result.guid, None):
-                self._hand_over(state, care, result)
-                self._go_on(state)
+            self._hand_over(state, self._reading.pop(result.guid), result)
+            self._go_on(state)
         elif self._closing.pop(result.guid, True) is None and not self._closing:
             self._next_batch(state)
 
@@ -175,27 +153,15 @@ class SweepWork(Work):
             return
         if answer.guid in self._asked:
             self._note_have(answer)
-        elif answer.guid in self._sending:
-            self._note_store(state, answer)
         else:
-            return  # to a batch that is closed
-        self._take_time(state)
+            self._note_store(state, answer)
         self._go_on(state)
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Do without that peer: who is failing is noticed, and then another takes its place."""
-        peer = failure.peer
-        if self._sending.pop(failure.guid, None) is not None:
-            self._stalls[peer] = self._stalls.get(peer, 0) + 1
-            self._window = max(self._window // 2, 1)
-        elif self._asked.pop(failure.guid, None) is None:
-            return
+        if self._asked.pop(failure.guid, None) is None:
+            self._sending.pop(failure.guid, None)
         self._go_on(state)
-
-    def _take_time(self, state: State) -> None:
-        """Something came: the rest of the batch may take as long again."""
-        self.deadline = state.now + state.limits.work_timeout_s
-        state.wake_at(self, None)
 
     # --- A batch ----------------------------------------------------------------------------------
 
@@ -203,25 +169,19 @@ class SweepWork(Work):
         limits = state.limits
         self._clear()
         self._scanned_at = state.now
-        self._take_time(state)
+        self.deadline = state.now + limits.work_timeout_s
+        state.wake_at(self, None)
         count = limits.sweep_items_max + 1  # one more: items of one id are kept together
         state.emit(ScanStore(state.disk_guid(self.guid), self._start, count))
 
     def _take_batch(self, state: State, entries: tuple[Held, ...]) -> None:
-        if len(entries) <= state.limits.sweep_items_max:
-            last = self._parts[0][1]
-            self._parts.clear()
-        else:
+        self._last = len(entries) <= state.limits.sweep_items_max
+        if not self._last:
             after = entries[-1].key.id
             whole = tuple(held for held in entries if held.key.id != after)
             # A batch too small for the items of one id goes on behind them.
             entries, self._start = (whole, after) if whole else (entries, _next_id(after))
-            last = self._parts[0][1]
-            if self._start > last:
-                self._parts.popleft()
-                self._start = self._parts[0][0] if self._parts else self._start
-        self._last = not self._parts
-        self._unconsidered.extend(held for held in entries if held.key.id <= last)
+        self._unconsidered.extend(entries)
         self._around_us = around_us(state)
         self._consider_all(state)
 
@@ -266,7 +226,8 @@ class SweepWork(Work):
             self._end(state)
             return
         self._region = around(self._unconsidered[0].key.id, found)
-        self._take_time(state)
+        self.deadline = state.now + state.limits.work_timeout_s
+        state.wake_at(self, None)
         self._consider_all(state)
 
     def _consider(self, state: State, held: Held) -> None:
@@ -303,17 +264,13 @@ class SweepWork(Work):
         """Ask each peer, in one question, for all that it should hold."""
         questions: dict[tuple[Id, bool], tuple[Contact, list[ItemKey]]] = {}
         for key, care in self._cares.items():
-            for peer in filter(self._is_in, care.others):
+            for peer in care.others:
                 _, keys = questions.setdefault((peer.id, care.is_due), (peer, []))
                 keys.append(key)
         for (_, refresh), (peer, keys) in questions.items():
             asked = tuple(keys)
             guid = links.request(state, peer, Have(asked, refresh), self)
             self._asked[guid] = peer, asked
-
-    def _is_in(self, peer: Contact) -> bool:
-        """Return whether a peer takes what it says that it lacks."""
-        return self._stalls.get(peer.id, 0) < 2
 
     def _note_have(self, answer: Answer) -> None:
         peer, keys = self._asked.pop(answer.guid)
@@ -342,7 +299,7 @@ class SweepWork(Work):
             self._decided = True
             self._decide(state)
         under_way = len(self._reading) + len(self._sending)
-        while self._to_send and under_way < self._window:
+        while self._to_send and under_way < state.limits.sweep_stores_max:
             care = self._to_send.popleft()
             guid = state.disk_guid(self.guid)
             self._reading[guid] = care
@@ -395,14 +352,14 @@ class SweepWork(Work):
                 repair(state, held.key)
             return
         age_s = 0.0 if care.is_due else min(held.age_s, held.pinned_age_s or held.age_s)
-        for peer in filter(self._is_in, care.lacking):
+        for peer in care.lacking:
             guid = links.request(state, peer, Store(result.item, age_s=min(age_s, AGE_S_MAX)), self)
             self._sending[guid] = care
 
     def _note_store(self, state: State, answer: Answer) -> None:
-        care = self._sending.pop(answer.guid)
-        self._stalls.pop(answer.peer, None)
-        self._window = min(self._window + 1, state.limits.sweep_stores_max)
+        care = self._sending.pop(answer.guid, None)
+        if care is None:
+            return
         match answer.response:
             case Stored():
                 care.at[answer.peer] = None
@@ -444,12 +401,6 @@ class SweepWork(Work):
     def _end(self, state: State) -> None:
         state.end_work(self)
         self._ended(state, self)
-
-
-def _parts(state: State, sweep: Sweep) -> list[tuple[Id, Id]]:
-    if sweep.concerned is None:
-        return [(FIRST_ID, LAST_ID)]
-    return apart(near(state, peer) for peer in sweep.concerned)
 
 
 def _is_surplus(state: State, care: _Care) -> bool:
