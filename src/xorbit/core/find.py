@@ -34,9 +34,11 @@ class LookUpWork(Work):
         self._go_on(state)
 
     def on_answer(self, state: State, answer: Answer) -> None:
-        """Take closer contacts."""
-        contacts = answer.response.contacts if isinstance(answer.response, Closest) else ()
-        self._lookup.on_response(answer.peer, contacts)
+        """Take closer contacts; who names none is done without, as who is silent."""
+        if isinstance(answer.response, Closest):
+            self._lookup.on_response(answer.peer, answer.response.contacts)
+        else:
+            self._lookup.on_failure(answer.peer)
         self._go_on(state)
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:

@@ -518,3 +518,17 @@ def test_connect_ends_at_its_deadline() -> None:
     assert outcome.code == "timeout"
     world.run(10.0)  # the end of the dial comes later, and changes nothing
     assert not node.machine.state.dials
+
+
+def test_who_refuses_a_lookup_is_none_of_those_that_were_found() -> None:
+    world = World()
+    nodes = world.network(4)
+    nodes[1].tamper = lambda envelope: (
+        message.Envelope(envelope.guid, envelope.work, message.Refused("stopping"))
+        if isinstance(envelope.body, message.Closest)
+        else envelope
+    )
+    found = world.outcome(nodes[0], nodes[0].call(lambda guid: jobs.LookUp(guid, nodes[1].id)))
+    assert isinstance(found, fx.LookedUp)
+    assert nodes[1].id not in [contact.id for contact in found.contacts]
+    assert (found.asked, found.failed) == (2, 1)
