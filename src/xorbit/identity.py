@@ -3,14 +3,11 @@
 A node is its Ed25519 key; its id is the hash of the public key. A network is its authority: another
 Ed25519 key, which signs the certificate (X.509, RFC 5280 and RFC 8410) that a node shows in TLS.
 Three kinds of network come from where the authority's private key comes from: the public name
-(*open*), a shared secret (*secret*), or an operator's file (*managed*). This file reads and writes
-key files; asyncio, sockets and TLS may not enter it (see run/tls.py).
+(*open*), a shared secret (*secret*), or an operator's file (*managed*). Asyncio, sockets and TLS
+may not enter this file (see run/tls.py); keyfiles.py reads and writes the files with keys.
 """
 
 import datetime
-import os
-import stat
-import tempfile
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +24,17 @@ from msgspec import Struct
 from nacl.pwhash import argon2id
 from nacl.signing import SigningKey
 
-from xorbit.errors import IdentityError, MisuseError, WorldError
+from xorbit.errors import IdentityError, MisuseError
 from xorbit.ids import Id, id_of
 from xorbit.items import PUBLIC_KEY_BYTES
+from xorbit.keyfiles import (
+    make_directory,
+    private_key_pem,
+    read_file,
+    read_key,
+    write_new,
+    write_over,
+)
 from xorbit.wire.message import PROTOCOL_VERSION
 
 NODE_KEY_FILE = "node.key"
@@ -39,7 +44,6 @@ MEMBERSHIP_FILE = "membership.json"
 DEFAULT_NETWORK = "xorbit"
 NETWORK_NAME_BYTES_MAX = 64
 SECRET_BYTES_MIN = 16
-FILE_BYTES_MAX = 65_536
 
 _OPEN_CONTEXT = "xorbit/1 authority of an open network"
 _SECRET_CONTEXT = "xorbit/1 authority of a secret network"  # noqa: S105 -- a label, not a secret
@@ -99,103 +103,6 @@ class NodeKey:
     def private_pem(self, password: bytes) -> bytes:
         """Return the private key as PEM PKCS #8, encrypted with the password."""
         return private_key_pem(self.signing_key, password)
-
-
-def private_key_pem(key: SigningKey, password: bytes | None = None) -> bytes:
-    """Return a private key as PEM PKCS #8, encrypted where there is a password."""
-    return Ed25519PrivateKey.from_private_bytes(bytes(key)).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(password)
-        if password
-        else serialization.NoEncryption(),
-    )
-
-
-def read_key(path: Path, *, private: bool = True) -> SigningKey:
-    """Return the Ed25519 key in a PEM PKCS #8 file.
-
-    Raises:
-        MisuseError: it holds no such key, or (`private`) others than its owner may read it.
-        WorldError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            data = file.read(FILE_BYTES_MAX)
-    except OSError as error:
-        raise WorldError(f"cannot read the key {path}: {error.strerror}") from error
-    if private and mode & 0o077:
-        raise MisuseError(
-            f"others may read the key {path} (mode {mode:04o}); run: chmod 600 '{path}'"
-        )
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise MisuseError(f"{path} holds no private key in PEM PKCS #8; restore it") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise MisuseError(f"{path} holds a key of another kind than Ed25519; restore it")
-    return SigningKey(key.private_bytes_raw())
-
-
-# --- Files --------------------------------------------------------------------------------------
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory that only its owner may look into, unless there is one.
-
-    Raises:
-        WorldError: it cannot be made.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorldError(f"cannot make the directory {path}: {error.strerror}") from error
-
-
-def write_new(path: Path, data: bytes) -> bool:
-    """Put a file of mode 0600 there unless there is one; whole or not at all.
-
-    Returns:
-        Whether it was put.
-
-    Raises:
-        WorldError: it cannot be written.
-    """
-    return _write(path, data, replace=False)
-
-
-def _write(path: Path, data: bytes, *, replace: bool) -> bool:
-    try:
-        # mkstemp opens with O_EXCL and mode 0600: nobody else can ever have read it.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            return _put_in_place(temporary, path, replace=replace)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise WorldError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _put_in_place(temporary: Path, path: Path, *, replace: bool) -> bool:
-    if replace:
-        temporary.replace(path)
-    else:
-        try:
-            path.hardlink_to(temporary)  # unlike a rename, never overwrites
-        except FileExistsError:
-            return False
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return True
 
 
 # --- Authorities --------------------------------------------------------------------------------
@@ -391,7 +298,7 @@ def load_network(home: Path, name: str | None = None, secret: bytes | None = Non
     """
     path = home / MEMBERSHIP_FILE
     if path.exists():
-        network = _managed(_read(path), str(path))
+        network = _managed(read_file(path), str(path))
         if secret is not None or name not in (None, network.name):
             raise MisuseError(
                 f"this home belongs to the managed network {network.name!r}: name no other and "
@@ -436,7 +343,7 @@ def create_network(directory: Path, name: str) -> Network:
         raise MisuseError(f"{path} exists: this directory holds a network's authority already")
     authority = Authority(SigningKey.generate())
     about = _AuthorityFile(name, authority.public_key.hex())
-    _write(directory / AUTHORITY_FILE, _json(about), replace=True)
+    write_over(directory / AUTHORITY_FILE, _json(about))
     write_new(path, private_key_pem(authority.signing_key))  # last: the directory is whole with it
     return Network(name, "managed", authority.public_key, authority.ca_certificate())
 
@@ -451,7 +358,7 @@ def load_authority(directory: Path) -> tuple[str, Authority]:
     path = directory / AUTHORITY_FILE
     if not path.exists():
         raise MisuseError(f"{directory} holds no authority; run: xorbit network create NAME")
-    about = _parse(_read(path), _AuthorityFile, str(path))
+    about = _parse(read_file(path), _AuthorityFile, str(path))
     authority = Authority(read_key(directory / AUTHORITY_KEY_FILE))
     if authority.public_key.hex() != about.authority:
         raise MisuseError(f"{path} is not of the key beside it; restore both")
@@ -483,9 +390,12 @@ def install_membership(home: Path, content: bytes) -> Network:
     network = _managed(content, "the membership file")
     network.certificate(NodeKey.load_or_create(home))
     path = home / MEMBERSHIP_FILE
-    if path.exists() and _managed(_read(path), str(path)).authority_key != network.authority_key:
+    if (
+        path.exists()
+        and _managed(read_file(path), str(path)).authority_key != network.authority_key
+    ):
         raise MisuseError(f"this home belongs to another network; to leave that one, remove {path}")
-    _write(path, content, replace=True)
+    write_over(path, content)
     return network
 
 
@@ -518,14 +428,6 @@ def _check_subject(certificate: x509.Certificate, key: NodeKey) -> None:
             f"the membership is for the node with public key {found.hex()}, this home's is "
             f"{key.public_key.hex()}; ask the operator to admit that one"
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(FILE_BYTES_MAX)
-    except OSError as error:
-        raise WorldError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _json(content: Struct) -> bytes:

@@ -11,8 +11,8 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from xorbit.errors import MisuseError
-from xorbit.identity import make_directory, private_key_pem, read_key, write_new
 from xorbit.items import PUBLIC_KEY_BYTES, Record, make_record
+from xorbit.keyfiles import make_directory, private_key_pem, read_key, write_new
 
 KEYS_DIRECTORY = "keys"
 SUFFIX = ".pem"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nacl.signing import SigningKey
 
-from xorbit import identity, items, keys
+from xorbit import items, keyfiles, keys
 from xorbit.errors import MisuseError
 
 
@@ -111,4 +111,4 @@ def test_a_key_signs_records_and_shows_nothing_of_itself() -> None:
     assert items.check(record) == items.record_key(key.public_key, b"salt")
     assert bytes(secret).hex() not in repr(key)
     assert key.public_key.hex() in repr(key)
-    assert keys.private_pem(key) == identity.private_key_pem(secret)
+    assert keys.private_pem(key) == keyfiles.private_key_pem(secret)
