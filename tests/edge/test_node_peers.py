@@ -91,8 +91,9 @@ async def test_a_put_says_that_a_node_answered_to_another_question_and_stores_el
         client = await house.client(await confused.listen(), holder)
         receipts = {said.node: said for said in (await client.put(BLOCK)).receipts}
         assert receipts[holder.id].outcome == "stored"
-        assert receipts[confused.key.id].outcome == "refused"
+        assert receipts[confused.key.id].outcome == "timeout"
         assert receipts[confused.key.id].reason == "an answer to another question"
+        assert confused.key.id not in client.driver.machine.state.table
 
 
 # --- Not who they should be ---------------------------------------------------------------------

@@ -33,7 +33,6 @@ from xorbit.wire.message import (
     Refused,
     Request,
     Store,
-    Stored,
     one_line,
 )
 
@@ -461,12 +460,10 @@ class PutWork(Work):
 
     def _note_answer(self, answer: Answer) -> None:
         match answer.response:
-            case Stored():
-                self._note(answer.guid, "stored")
             case Refused(code, reason, newer):
                 self._note_refused(answer.guid, code, reason, newer)
-            case _:
-                self._note(answer.guid, "refused", "an answer to another question")
+            case _:  # Stored: links.py lets no answer to another question through
+                self._note(answer.guid, "stored")
 
     def _note_refused(self, store: Guid, code: str, reason: str, newer: Item | None) -> None:
         if code == "stale":
