@@ -91,6 +91,9 @@ def _check_limits(state: State) -> None:
     _promise(len(state.possibles) <= limits.possibles_max, "possibles are bounded")
     _promise(set(state.dial_backs) <= set(state.possibles), "only possibles are dialled back")
     _promise(0 <= state.relays <= limits.relays_max, "relays are bounded")
+    upkeep = state.upkeep
+    noted = max(map(len, (upkeep.changed, upkeep.left, upkeep.lost)))
+    _promise(noted <= limits.concerned_max, "who came and went is bounded")
     under_way = len(state.dials) - len(state.dials_waiting)
     _promise(under_way <= limits.dials_max, "dials under way are bounded")
     _promise(len(state.dials_waiting) <= limits.dials_waiting_max, "waiting dials are bounded")

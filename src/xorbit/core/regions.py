@@ -5,11 +5,11 @@ keyspace asks for the nodes around a point only where nothing learned before tel
 for a region, not one for each key. Pure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from xorbit.core.state import State
-from xorbit.ids import ID_BITS, Id, distance
+from xorbit.ids import ID_BITS, Id, as_id, as_number, distance
 from xorbit.items import Contact
 
 EVERYWHERE = 1 << ID_BITS
@@ -57,3 +57,31 @@ def around(centre: Id, found: Sequence[Contact]) -> Region:
         return sorted(found, key=lambda contact: distance(point, contact.id))[:count]
 
     return Region(centre, reach, closest)
+
+
+def near(state: State, peer: Id) -> tuple[Id, Id]:
+    """Return the first and the last point where a node may be among those who keep a copy.
+
+    The keyspace is halved towards it: where the other half has so many nodes itself, each of them
+    is nearer to all points there. What is left when first it has not is the answer.
+    """
+    number = as_number(peer)
+    count = state.limits.replicas + state.limits.surplus_holders_max
+
+    def is_full(index: int) -> bool:
+        point = as_id(number ^ (1 << index))
+        found = state.table.closest(point, count)
+        return len(found) == count and not distance(point, found[-1].id) >> index
+
+    index = next((index for index in reversed(range(ID_BITS)) if not is_full(index)), 0)
+    below = (2 << index) - 1
+    return as_id(number & ~below), as_id(number | below)
+
+
+def apart(parts: Iterable[tuple[Id, Id]]) -> list[tuple[Id, Id]]:
+    """Return the same in order, without those that lie in others; no two overlap in part."""
+    kept: list[tuple[Id, Id]] = []
+    for first, last in sorted(set(parts), key=lambda part: (part[0], -as_number(part[1]))):
+        if not kept or first > kept[-1][1]:
+            kept.append((first, last))
+    return kept

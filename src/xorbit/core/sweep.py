@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from xorbit.config import SWEEP_STALLS_MAX
 from xorbit.core import followers, links
 from xorbit.core.effect import CheckStore, DropItems, ReadStore, ScanStore, WriteStore
 from xorbit.core.find import RegionWork
 from xorbit.core.job import StoreRead, StoreScanned
-from xorbit.core.regions import around, around_us
+from xorbit.core.regions import apart, around, around_us, near
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.core.work import note_bad_read, repair
 from xorbit.errors import ItemError
@@ -25,7 +26,7 @@ from xorbit.ids import Guid, Id, distance
 from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Record, check_is
 from xorbit.wire.message import AGE_S_MAX, Have, Missing, Refused, Store, Stored
 
-FIRST_ID = Id(bytes(32))
+FIRST_ID, LAST_ID = Id(bytes(32)), Id(b"\xff" * 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,17 @@ class SweepWork(Work):
         "_ended",
         "_expired",
         "_last",
+        "_parts",
         "_reading",
         "_region",
         "_scanned_at",
         "_sending",
+        "_stalls",
         "_start",
         "_to_send",
         "_unconsidered",
+        "_window",
+        "cut",
         "due_left",
         "left_to_nearer",
         "sweep",
@@ -101,8 +106,16 @@ class SweepWork(Work):
         """Our lowest rank among what was left to nearer holders."""
         self.due_left = False
         """Whether something that is to be refreshed was taken by nobody."""
+        self.cut = False
+        """Whether some of it took too long, and was left."""
         self._ended = ended
-        self._start = FIRST_ID
+        self._parts = deque(_parts(state, sweep))
+        """The parts of the keyspace that are left, the one that we are in first."""
+        self._start = self._parts[0][0]
+        self._stalls: dict[Id, int] = {}
+        """How many items in a row each peer has not answered; after some it is left out."""
+        self._window: float = state.limits.sweep_stores_max
+        """How many items may be on their way: fewer where answers come late, as TCP does."""
         self._last = False
         self._scanned_at = 0.0
         self._around_us = self._region = around_us(state)
@@ -131,8 +144,16 @@ class SweepWork(Work):
         self._scan(state)
 
     def on_deadline(self, state: State) -> None:
-        """A batch took too long: leave the rest to the next sweep."""
-        self._end(state)
+        """Nothing has come for long: close the batch with what there is, go on with the next."""
+        self.cut = True
+        if self._closing or self._reading or self._unconsidered or not self._cares:
+            self._end(state)  # it is our own disk that says nothing
+            return
+        self._asked.clear()
+        self._to_send.clear()
+        self._sending.clear()
+        self._take_time(state)
+        self._close(state)
 
     def on_disk(self, state: State, result: DiskResult) -> None:
         """Take a batch of items, an item to hand over, or the end of what a batch changed."""
@@ -153,15 +174,27 @@ class SweepWork(Work):
             return
         if answer.guid in self._asked:
             self._note_have(answer)
-        else:
+        elif answer.guid in self._sending:
             self._note_store(state, answer)
+        else:
+            return  # to a batch that is closed
+        self._take_time(state)
         self._go_on(state)
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Do without that peer: who is failing is noticed, and then another takes its place."""
-        if self._asked.pop(failure.guid, None) is None:
-            self._sending.pop(failure.guid, None)
+        peer = failure.peer
+        if self._sending.pop(failure.guid, None) is not None:
+            self._stalls[peer] = self._stalls.get(peer, 0) + 1
+            self._window = max(self._window / 2, 1.0)
+        elif self._asked.pop(failure.guid, None) is None:
+            return
         self._go_on(state)
+
+    def _take_time(self, state: State) -> None:
+        """Something came: the rest of the batch may take as long again."""
+        self.deadline = state.now + state.limits.work_timeout_s
+        state.wake_at(self, None)
 
     # --- A batch ----------------------------------------------------------------------------------
 
@@ -169,19 +202,25 @@ class SweepWork(Work):
         limits = state.limits
         self._clear()
         self._scanned_at = state.now
-        self.deadline = state.now + limits.work_timeout_s
-        state.wake_at(self, None)
+        self._take_time(state)
         count = limits.sweep_items_max + 1  # one more: items of one id are kept together
         state.emit(ScanStore(state.disk_guid(self.guid), self._start, count))
 
     def _take_batch(self, state: State, entries: tuple[Held, ...]) -> None:
-        self._last = len(entries) <= state.limits.sweep_items_max
-        if not self._last:
+        if len(entries) <= state.limits.sweep_items_max:
+            last = self._parts[0][1]
+            self._parts.clear()
+        else:
             after = entries[-1].key.id
             whole = tuple(held for held in entries if held.key.id != after)
             # A batch too small for the items of one id goes on behind them.
             entries, self._start = (whole, after) if whole else (entries, _next_id(after))
-        self._unconsidered.extend(entries)
+            last = self._parts[0][1]
+            if self._start > last:
+                self._parts.popleft()
+                self._start = self._parts[0][0] if self._parts else self._start
+        self._last = not self._parts
+        self._unconsidered.extend(held for held in entries if held.key.id <= last)
         self._around_us = around_us(state)
         self._consider_all(state)
 
@@ -226,8 +265,7 @@ class SweepWork(Work):
             self._end(state)
             return
         self._region = around(self._unconsidered[0].key.id, found)
-        self.deadline = state.now + state.limits.work_timeout_s
-        state.wake_at(self, None)
+        self._take_time(state)
         self._consider_all(state)
 
     def _consider(self, state: State, held: Held) -> None:
@@ -264,13 +302,17 @@ class SweepWork(Work):
         """Ask each peer, in one question, for all that it should hold."""
         questions: dict[tuple[Id, bool], tuple[Contact, list[ItemKey]]] = {}
         for key, care in self._cares.items():
-            for peer in care.others:
+            for peer in filter(self._is_in, care.others):
                 _, keys = questions.setdefault((peer.id, care.is_due), (peer, []))
                 keys.append(key)
         for (_, refresh), (peer, keys) in questions.items():
             asked = tuple(keys)
             guid = links.request(state, peer, Have(asked, refresh), self)
             self._asked[guid] = peer, asked
+
+    def _is_in(self, peer: Contact) -> bool:
+        """Return whether a peer takes what it says that it lacks."""
+        return self._stalls.get(peer.id, 0) < SWEEP_STALLS_MAX
 
     def _note_have(self, answer: Answer) -> None:
         peer, keys = self._asked.pop(answer.guid)
@@ -299,7 +341,7 @@ class SweepWork(Work):
             self._decided = True
             self._decide(state)
         under_way = len(self._reading) + len(self._sending)
-        while self._to_send and under_way < state.limits.sweep_stores_max:
+        while self._to_send and under_way < self._window:
             care = self._to_send.popleft()
             guid = state.disk_guid(self.guid)
             self._reading[guid] = care
@@ -352,14 +394,14 @@ class SweepWork(Work):
                 repair(state, held.key)
             return
         age_s = 0.0 if care.is_due else min(held.age_s, held.pinned_age_s or held.age_s)
-        for peer in care.lacking:
+        for peer in filter(self._is_in, care.lacking):
             guid = links.request(state, peer, Store(result.item, age_s=min(age_s, AGE_S_MAX)), self)
             self._sending[guid] = care
 
     def _note_store(self, state: State, answer: Answer) -> None:
-        care = self._sending.pop(answer.guid, None)
-        if care is None:
-            return
+        care = self._sending.pop(answer.guid)
+        self._stalls.pop(answer.peer, None)
+        self._window = min(self._window + 1 / self._window, state.limits.sweep_stores_max)
         match answer.response:
             case Stored():
                 care.at[answer.peer] = None
@@ -401,6 +443,12 @@ class SweepWork(Work):
     def _end(self, state: State) -> None:
         state.end_work(self)
         self._ended(state, self)
+
+
+def _parts(state: State, sweep: Sweep) -> list[tuple[Id, Id]]:
+    if sweep.concerned is None:
+        return [(FIRST_ID, LAST_ID)]
+    return apart(near(state, peer) for peer in sweep.concerned)
 
 
 def _is_surplus(state: State, care: _Care) -> bool:

@@ -6,6 +6,8 @@ here runs in the first seconds of a node, and all intervals are jittered: a netw
 again as a whole does not do everything at once. No I/O, no clock.
 """
 
+from collections.abc import Iterable
+
 from xorbit.core import links
 from xorbit.core.state import Link, State
 from xorbit.core.sweep import Sweep, SweepWork
@@ -15,7 +17,9 @@ from xorbit.ids import Id
 def note_lost(state: State, link: Link | None) -> None:
     """Note that a connection broke; if to a neighbour, see soon whether it is still there."""
     near = state.upkeep.near
-    if link is not None and not link.closing and near is not None and link.peer in near:
+    if link is None or link.closing or near is None or link.peer not in near:
+        return
+    if len(state.upkeep.lost) < state.limits.concerned_max:
         state.upkeep.lost[link.peer] = None
 
 
@@ -34,10 +38,20 @@ def look_after(state: State) -> None:
     changed = [peer for peer in near if peer not in before]
     changed += [peer for peer in before if peer not in near and not _is_usable(state, peer)]
     if changed:
-        upkeep.changed.update(dict.fromkeys(changed))
-        if upkeep.changed_at is None:
-            upkeep.changed_at = state.now + state.jittered(limits.hand_off_delay_s)
+        _note_changed(state, changed, limits.hand_off_delay_s)
     _arm(state)
+
+
+def _note_changed(state: State, peers: Iterable[Id], wait_s: float) -> None:
+    """Have a sweep look after the items near these nodes; near very many, after all items."""
+    upkeep = state.upkeep
+    upkeep.changed.update(dict.fromkeys(peers))
+    due = state.now + state.jittered(wait_s)
+    if len(upkeep.changed) > state.limits.concerned_max:
+        upkeep.changed, upkeep.changed_at = {}, None
+        upkeep.full_at = min(upkeep.full_at, due)
+    elif upkeep.changed_at is None:
+        upkeep.changed_at = due
 
 
 def sweep(state: State) -> None:
@@ -77,10 +91,16 @@ def _ended(state: State, done: SweepWork) -> None:
     """Name the next sweep; what was left to nearer holders, or taken by nobody, asks for one."""
     upkeep, limits = state.upkeep, state.limits
     upkeep.sweep = None
-    if done.left_to_nearer is not None and done.sweep.concerned is not None:
-        upkeep.left.update(done.sweep.concerned)
+    concerned = done.sweep.concerned
+    if concerned is not None and done.cut:
+        _note_changed(state, concerned, limits.work_timeout_s)
+    elif concerned is not None and done.left_to_nearer is not None:
+        upkeep.left.update(concerned)
         wait_s = limits.hand_off_stagger_s * (1 + done.left_to_nearer)
         upkeep.left_at = state.now + state.jittered(wait_s)
+        if len(upkeep.left) > limits.concerned_max:
+            upkeep.full_at = min(upkeep.full_at, upkeep.left_at)
+            upkeep.left, upkeep.left_at = {}, None
     if done.due_left:
         wait_s = max(2 * upkeep.due_wait_s, limits.send_again_s_min)
         upkeep.due_wait_s = min(wait_s, limits.sweep_interval_s)

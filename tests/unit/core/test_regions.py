@@ -6,7 +6,8 @@ import pytest
 
 from tests.world import World
 from xorbit.config import Limits
-from xorbit.core.regions import EVERYWHERE, around, around_us
+from xorbit.core.regions import EVERYWHERE, apart, around, around_us, near
+from xorbit.core.state import State
 from xorbit.ids import Id, distance
 from xorbit.items import Address, Contact
 
@@ -58,3 +59,34 @@ def test_a_node_that_knows_fewer_than_one_answer_holds_knows_everybody() -> None
     assert region.holds(state.own, COUNT)
     far = Id(bytes(255 - byte for byte in state.own))
     assert not region.holds(far, COUNT)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_points_for_which_a_node_may_keep_a_copy_are_near_it(seed: int) -> None:
+    rng = Random(seed)
+    state = World().node().machine.state
+    for number in range(60):
+        address = Address(f"10.0.{number}.1", 1)
+        state.table.proved(Id(rng.randbytes(32)), address, 1.0)
+    count = state.limits.replicas + state.limits.surplus_holders_max
+    for contact in state.table.contacts():
+        first, last = near(state, contact.id)
+        assert first <= contact.id <= last
+        for _ in range(50):
+            point = Id(rng.randbytes(32))
+            if contact in state.table.closest(point, count):
+                assert first <= point <= last
+    away = [last != Id(b"\xff" * 32) or first != Id(bytes(32)) for first, last in parts_of(state)]
+    assert sum(away) > 30, "and most of the keyspace is not"
+
+
+def parts_of(state: State) -> list[tuple[Id, Id]]:
+    return [near(state, contact.id) for contact in state.table.contacts()]
+
+
+def test_parts_that_lie_in_others_are_not_walked_twice() -> None:
+    one, two, three, four = (Id(bytes([number]) * 32) for number in (1, 2, 3, 4))
+    assert apart([(three, four), (one, two), (one, one), (three, four)]) == [
+        (one, two),
+        (three, four),
+    ]

@@ -4,9 +4,11 @@ import pytest
 from nacl.signing import SigningKey
 
 from tests.world import Node, World
-from xorbit.config import Limits
+from xorbit.config import SWEEP_STALLS_MAX, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
+from xorbit.core import upkeep as upkeep_module
+from xorbit.core.sweep import Sweep, SweepWork
 from xorbit.ids import Id, distance
 from xorbit.items import ItemKey, key_of, make_block, make_record
 from xorbit.store.base import Write
@@ -35,6 +37,11 @@ def holders(nodes: list[Node], key: ItemKey) -> list[Node]:
 
 def nearest(nodes: list[Node], key: ItemKey) -> list[Node]:
     return sorted(nodes, key=lambda node: distance(node.id, key.id))
+
+
+def scans(node: Node) -> int:
+    """Return how often a node has read a batch of its items."""
+    return sum(isinstance(effect, fx.ScanStore) for _, _, es in node.log for effect in es)
 
 
 # --- Sweeps ---------------------------------------------------------------------------------------
@@ -85,6 +92,97 @@ def test_a_strangers_refresh_does_not_keep_our_owner_from_refreshing() -> None:
         stranger.ask(owner, message.Have((key,), True))
     refreshed = [envelope.body for envelope in owner.sent(message.Have)]
     assert message.Have((key,), True) in refreshed
+
+
+def test_a_slow_uplink_hands_all_over_in_one_sweep_however_long_that_takes() -> None:
+    limits = QUICK.replace(sweep_interval_s=1e5, refresh_after_s=1e5, item_lifetime_s=1e6)
+    world = World()
+    node = world.node(limits=limits.replace(sweep_items_max=64, work_timeout_s=20.0))
+    node.bootstrap()
+    keys = [node.keep(b"%06d" % number * 10_900) for number in range(40)]
+    node.byte_s = 8 / 400_000
+    newcomer = world.node(limits=limits)
+    assert node.address is not None
+    newcomer.bootstrap(node.address)
+    world.run(120.0)
+    assert all(newcomer.holds(key) for key in keys)
+
+
+def test_who_says_that_it_lacks_items_and_never_takes_any_is_left_out() -> None:
+    world = World()
+    limits = QUICK.replace(sweep_items_max=64, sweep_interval_s=1e5)
+    nodes = world.network(3, limits)
+    liar = nodes[2]
+    liar.tamper = lambda envelope: (
+        message.Envelope(bytes(16), envelope.work, envelope.body)
+        if isinstance(envelope.body, message.Stored | message.Refused)
+        else envelope
+    )
+    keys = [nodes[0].keep(bytes([number])) for number in range(60)]
+    upkeep = nodes[0].machine.state.upkeep
+    world.until(lambda: upkeep.sweep is not None)
+    world.until(lambda: upkeep.sweep is None)
+    assert all(nodes[1].holds(key) for key in keys)
+    sent = [e.body.item for e in nodes[0].sent(message.Store) if isinstance(e.body, message.Store)]
+    stores = sum(key_of(item) in keys for item in sent)
+    assert stores <= len(keys) + limits.sweep_stores_max + SWEEP_STALLS_MAX
+
+
+@pytest.mark.parametrize("mute", [False, True])
+def test_a_batch_that_gets_no_further_is_closed_and_looked_after_again_later(mute: bool) -> None:
+    """What comes for it afterwards changes nothing."""
+    world = World()
+    limits = QUICK.replace(sweep_interval_s=1e5, work_timeout_s=2.0)
+    nodes = world.network(3, limits)
+    world.run(10.0)
+    keys = [nodes[0].keep(bytes([number])) for number in range(20)]
+    nodes[2].lag_s, nodes[2].mute = 2.5, mute
+    stranger = nodes[1].id
+    upkeep_module._note_changed(nodes[0].machine.state, [stranger], 1.0)
+    nodes[0].push(jobs.ConnectionMaintenance())
+    world.run(200.0)
+    assert all(nodes[1].holds(key) for key in keys)
+
+
+def test_near_very_many_who_came_and_went_all_items_are_looked_after() -> None:
+    _, nodes = settled(3, QUICK.replace(concerned_max=2, sweep_interval_s=1e5))
+    state = nodes[0].machine.state
+    full_at = state.upkeep.full_at
+    upkeep_module._note_changed(state, [node.id for node in nodes], 1.0)
+    assert (state.upkeep.changed, state.upkeep.changed_at) == ({}, None)
+    assert state.upkeep.full_at < full_at
+    state.upkeep.full_at = full_at
+    state.upkeep.left = dict.fromkeys(node.id for node in nodes[:2])
+    done = SweepWork(state, Sweep({nodes[2].id: None}, insist=False), upkeep_module._ended)
+    done.left_to_nearer = 1
+    upkeep_module._ended(state, done)
+    assert (state.upkeep.left, state.upkeep.left_at) == ({}, None)
+    assert state.upkeep.full_at < full_at
+
+
+def test_of_very_many_neighbours_lost_at_once_only_some_are_dialled() -> None:
+    _, nodes = settled(4, QUICK.replace(concerned_max=2))
+    state = nodes[0].machine.state
+    for link in state.links.values():
+        upkeep_module.note_lost(state, link)
+    assert len(state.upkeep.lost) == 2
+
+
+def test_one_that_joins_far_away_costs_no_walk_through_all_items() -> None:
+    world = World()
+    limits = QUICK.replace(
+        sweep_interval_s=1e6, sweep_items_max=4, replicas=2, surplus_holders_max=1
+    )
+    nodes = world.network(24, limits)
+    world.run(60.0)
+    for number in range(300):
+        nodes[0].keep(number.to_bytes(2, "big"))
+    before = scans(nodes[0])
+    newcomer = world.node(limits=limits)
+    newcomer.bootstrap(*nodes[1].contact.addresses)
+    world.run(40.0)
+    assert newcomer.id in nodes[0].machine.state.table
+    assert 0 < scans(nodes[0]) - before < 40
 
 
 def test_a_damaged_copy_is_not_handed_over() -> None:
