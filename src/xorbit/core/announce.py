@@ -11,8 +11,9 @@ from xorbit.core import effect as fx
 from xorbit.core.addresses import published_addresses
 from xorbit.core.job import ConnectionSigned, StoreRead
 from xorbit.core.lookup import Lookup
+from xorbit.core.put import PutWork
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import PutWork, drive_lookup, new_lookup
+from xorbit.core.work import drive_lookup, new_lookup
 from xorbit.errors import ItemError
 from xorbit.ids import Id
 from xorbit.items import (
