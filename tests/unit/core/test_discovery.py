@@ -190,7 +190,8 @@ def test_a_node_that_all_hang_up_on_has_not_joined_and_tries_again() -> None:
     assert len(dials(node)) > 3
 
 
-def test_an_odd_answer_to_a_joining_node_is_an_answer_without_contacts() -> None:
+def test_who_answers_a_joining_node_with_something_else_is_no_way_in() -> None:
+    """It lies, and its connection is closed: with nobody else the node is not joined, and says so."""
     world = World()
     node, other = world.node(), world.node()
 
@@ -200,7 +201,10 @@ def test_an_odd_answer_to_a_joining_node_is_an_answer_without_contacts() -> None
         return envelope
 
     other.tamper = tamper
-    assert world.outcome(node, node.bootstrap(at(other))) == fx.Joined(1)
+    outcome = world.outcome(node, node.bootstrap(at(other)))
+    assert isinstance(outcome, fx.Failed)
+    assert not node.machine.state.joined
+    assert not node.knows(other)
 
 
 def test_a_silent_contact_does_not_keep_a_node_from_joining() -> None:
