@@ -191,7 +191,7 @@ def test_a_node_that_all_hang_up_on_has_not_joined_and_tries_again() -> None:
 
 
 def test_who_answers_a_joining_node_with_something_else_is_no_way_in() -> None:
-    """It lies, and its connection is closed: with nobody else the node is not joined, and says so."""
+    """It lies, and its connection is closed; with nobody else the node is alone, and says so."""
     world = World()
     node, other = world.node(), world.node()
 
