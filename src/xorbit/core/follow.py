@@ -54,7 +54,7 @@ class FollowWork(Work):
         assert isinstance(result, StoreRead)
         if self._reading is not None:
             self._reading.on_disk(state, result)
-            self._read_on(state, self._reading)
+            self._read_on(state)
 
     def on_answer(self, state: State, answer: Answer) -> None:
         """Take a push, a lease, or what a holder has."""
@@ -66,7 +66,7 @@ class FollowWork(Work):
             self._ask_another(state)
         elif self._reading is not None:
             self._reading.on_answer(state, answer)
-            self._read_on(state, self._reading)
+            self._read_on(state)
 
     def on_no_answer(self, state: State, failure: NoAnswer) -> None:
         """Do without that holder; begin anew when it was one that pushed."""
@@ -75,14 +75,13 @@ class FollowWork(Work):
             self._ask_another(state)
         elif self._reading is not None:
             self._reading.lookup.on_failure(failure.peer)
-            self._read_on(state, self._reading)
+            self._read_on(state)
         elif pushed and self._asking is None:
             self._sleep(state, state.now)
 
     def on_time(self, state: State) -> None:
         """Somebody is slow: ask one more."""
-        if self._reading is not None:
-            self._read_on(state, self._reading)
+        self._read_on(state)
 
     def on_deadline(self, state: State) -> None:
         """Go on with what was heard by now, or begin the next round."""
@@ -93,8 +92,9 @@ class FollowWork(Work):
         else:
             self.start(state)
 
-    def _read_on(self, state: State, reading: Reading) -> None:
-        if reading.drive(state, self):
+    def _read_on(self, state: State) -> None:
+        reading = self._reading
+        if reading is not None and reading.drive(state, self):
             self._conclude(state, reading)
 
     def _conclude(self, state: State, reading: Reading) -> None:

@@ -46,8 +46,9 @@ def tell(state: State, item: Item) -> None:
     telling = state.telling.get(record)
     if telling is None:
         _push(state, record, item)
-    elif telling.newest is None or version(telling.newest) < version(item):
-        telling.newest = item
+    else:
+        waiting = [each for each in (telling.newest, item) if each is not None]
+        telling.newest = max(waiting, key=version)
 
 
 def tell_waiting(state: State) -> None:

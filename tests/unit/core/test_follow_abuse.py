@@ -202,3 +202,36 @@ def test_records_of_which_each_has_followers_wait_each_for_its_own_time() -> Non
         world.run(1.0)
     world.run(5.0)
     assert pushed(client) == [versions[0][0], versions[1][0], versions[0][1], versions[1][1]]
+
+
+def test_an_answer_that_comes_after_its_round_changes_nothing() -> None:
+    world = World()
+    nodes = world.network(9)
+    publish(world, nodes[0], record(1))
+    world.run(2.0)
+    follower = nodes[8]
+    for slow in [node for node in nodes[:8] if node.holds(NAME)][:2]:
+        slow.lag_s = 0.9
+    follow(follower)
+    world.run(10.0)
+    publish(world, nodes[0], record(2))
+    world.run(2.0)
+    assert pushed(follower) == [record(1), record(2)]
+
+
+def test_where_one_of_two_stops_pushing_the_other_is_not_asked_again() -> None:
+    world = World()
+    nodes = world.network(9)
+    publish(world, nodes[0], record(1))
+    follower = nodes[8]
+    guid = follow(follower)
+    world.run(3.0)
+    state = follower.machine.state
+    stays, goes = [state.links[p.connection].peer for p in state.pushers[guid].values()]
+    next(node for node in nodes if node.id == goes).kill()
+    world.run(5.0)
+    now = [state.links[pusher.connection].peer for pusher in state.pushers[guid].values()]
+    assert stays in now
+    assert len(now) == 2
+    follows = list(follower.sent(message.Follow))
+    assert len(follows) == 3
