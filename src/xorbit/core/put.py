@@ -252,7 +252,7 @@ class PutWork(Work):
         # Whoever decides a race is waited for: two who decide at once might decide differently.
         waited = [due for due in self._slow_at.values() if arbitrated or due > state.now]
         wanted = 1 if arbitrated else state.limits.replicas
-        if self._cas is not None and self._newer is not None:
+        if self._cas is not None and self._is_lost():
             wanted = 0  # there is another: what is not asked yet keeps out of it
         while self._others and stored + len(waited) < wanted:
             waited.append(self._ask(state, self._others.pop(0)))

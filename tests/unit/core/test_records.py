@@ -251,6 +251,70 @@ def test_a_closest_node_that_has_not_heard_of_the_record_does_not_decide() -> No
     assert done.newer is None
 
 
+def test_who_comes_after_another_stores_nothing_though_its_bytes_are_greater() -> None:
+    world = World()
+    nodes = world.network(9)
+    publish(world, nodes[0], record(1))
+    assert publish(world, nodes[1], record(2, b"aaa"), cas=1).won
+    late = publish(world, nodes[2], record(2, b"zzz"), cas=1)
+    assert (late.won, late.newer, stored(late)) == (False, record(2, b"aaa"), 0)
+    assert {held(node) for node in holders(nodes)} == {record(2, b"aaa")}
+
+
+def test_a_greater_version_at_one_holder_keeps_a_writer_from_winning_a_lesser_does_not() -> None:
+    """The same record stored again, where a rival got at one holder meanwhile."""
+    for rival, wins in ((record(2, b"aaa"), True), (record(2, b"zzz"), False)):
+        world = World()
+        nodes = world.network(9)
+        publish(world, nodes[0], record(1))
+        assert publish(world, nodes[1], record(2, b"mmm"), cas=1).won
+        loser = holders(nodes)[-1]
+        loser.store.damage(NAME)
+        loser.store.drop_damaged([NAME])
+        loser.store.write([Write(NAME, rival)])
+        again = publish(world, nodes[1], record(2, b"mmm"), cas=1)
+        assert (again.won, again.newer) == (wins, rival)
+
+
+def test_a_decider_that_answers_a_race_with_anothers_record_is_distrusted() -> None:
+    world = World()
+    nodes = world.network(6)
+    publish(world, nodes[0], record(1))
+    writer = nodes[1]
+    liar = next(node for node in holders(nodes) if node is not writer)
+    foreign = make_record(OTHER_KEY, 9, b"foreign")
+    liar.tamper = lambda envelope: (
+        message.Envelope(envelope.guid, envelope.work, message.Found(foreign))
+        if isinstance(envelope.body, message.Found)
+        else envelope
+    )
+    done = publish(world, writer, record(2), cas=1)
+    assert stored(done) >= Limits().replicas - 1
+    assert any(report.event == "peer distrusted" for report in writer.reports)
+
+
+def test_where_the_decider_is_lost_the_others_are_read_before_the_next_decides() -> None:
+    world = World()
+    nodes = world.network(8)
+    publish(world, nodes[0], record(1))
+    near = sorted(nodes, key=lambda node: distance(node.id, NAME.id))
+    decider, writer = near[0], near[7]
+    decider.tamper = lambda envelope: (
+        message.Envelope(bytes(16), envelope.work, envelope.body)
+        if isinstance(envelope.body, message.Stored)
+        else envelope
+    )
+    guid = writer.call(lambda guid: jobs.Store(guid, NAME, record(2, b"zzz"), 1))
+    world.run(0.5)
+    for node in near[1:5]:
+        node.store.write([Write(NAME, record(2, b"aaa"))])
+    done = world.outcome(writer, guid)
+    assert isinstance(done, fx.PutDone)
+    assert not done.won
+    assert done.newer == record(2, b"aaa")
+    assert [held(node) for node in near[1:5]] == [record(2, b"aaa")] * 4
+
+
 def test_a_publisher_on_its_own_disk_is_told_the_newer_too() -> None:
     world = World()
     node = world.node()
