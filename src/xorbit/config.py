@@ -38,6 +38,11 @@ OWN_FORMS_MAX = 64
 """How many addresses we remember that turned out to be our own."""
 DIALS_PER_ROUND_MAX = 8
 """How many dials one round of maintenance may begin for its own sake."""
+HEALTH_WINDOW_S = 30.0
+"""Health goes by what became of the requests of the last window, and of the one before."""
+FIRST_ROUND_SHARE = 0.1
+"""Who has just joined waits only this share of an interval, by chance less, for maintenance: then
+others find it by its id."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
 SWEEP_STALLS_MAX = 4

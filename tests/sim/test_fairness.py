@@ -32,6 +32,9 @@ DISK_S = 0.0002
 INBOX_FRAMES = 64
 
 
+UNDISTURBED = Limits(maintenance_interval_s=1e6)
+
+
 class FirstCome:
     """The control: a queue that serves whoever came first. Lines are bounded, and held, as ever."""
 
@@ -78,7 +81,7 @@ class Flooder:
         self.rng = Random(world.seed)
         self.make = make
         self.server = server
-        self.node = world.node(listen=False)
+        self.node = world.node(listen=False, limits=UNDISTURBED)
         self.node.connect(server)
         world.run(0.5)
         (here,) = self.node.links_to(server)
@@ -125,8 +128,8 @@ def median_s(
 ) -> float:
     """Return the median answer time of one peer, asking one thing after the other."""
     world = World(3, delay_s=DELAY_S, disk_s=DISK_S, make_queue=queue)
-    server = world.node()
-    asker = world.node(listen=False)
+    server = world.node(limits=UNDISTURBED)
+    asker = world.node(listen=False, limits=UNDISTURBED)
     asker.connect(server)
     keys = [server.keep(Random(n).randbytes(65_536)) for n in range(8)]
     world.run(0.5)

@@ -70,7 +70,7 @@ def _status_lines(found: NodeStatus) -> list[tuple[str, str]]:
         ("network", found.network),
         ("listening", where),
         ("reached at", reached),
-        ("health", f"{found.health} ({found.timeout_rate:.1%} of requests timed out)"),
+        ("health", f"{found.health} ({found.timeout_rate:.1%} of the last requests timed out)"),
         ("contacts", f"{node.contacts:,}"),
         ("connections", f"{node.connections:,}"),
         ("items", f"{store.items:,} ({held})"),

@@ -5,7 +5,7 @@ back. What our own addresses are is the business of addresses.py, which connecti
 maintenance.py. No I/O.
 """
 
-from xorbit.config import DIALS_PER_BOOTSTRAP_MAX, LINKS_PER_PEER_MAX
+from xorbit.config import DIALS_PER_BOOTSTRAP_MAX, FIRST_ROUND_SHARE, LINKS_PER_PEER_MAX
 from xorbit.core import effect as fx
 from xorbit.core import fingers, links
 from xorbit.core.addresses import (
@@ -190,6 +190,8 @@ class JoinWork(Work):
         if not state.joined:
             state.joined = True
             state.tell("joined the network", f"{peers} {'peer' if peers == 1 else 'peers'}")
+            soon_s = state.limits.maintenance_interval_s * FIRST_ROUND_SHARE
+            state.timers.set(("maintenance", None), state.now + soon_s * state.rng.random())
         state.retry_wait_s = 0.0
         if ("look", None) not in state.timers:
             _look_again_later(state)

@@ -94,6 +94,7 @@ class Machine:
             requests_sent=counters.requests_sent,
             requests_answered=counters.requests_answered,
             requests_timed_out=counters.requests_timed_out,
+            timeout_rate=counters.timeout_rate,
             requests_served=counters.requests_served,
             requests_refused=counters.requests_refused,
             damaged_found=counters.damaged_found,

@@ -21,6 +21,7 @@ def maintain(state: State) -> None:
     """Do one round."""
     if state.stopping:
         return
+    state.counters.mark(state.now)
     discovery.stay_joined(state)
     wanted = wanted_contacts(state)
     _look_after_links(state, wanted)

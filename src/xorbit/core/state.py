@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
-from xorbit.config import Limits
+from xorbit.config import HEALTH_WINDOW_S, Limits
 from xorbit.core.effect import Effect, Report
 from xorbit.core.job import (
     DialFailed,
@@ -266,6 +266,23 @@ class Counters:
     requests_served: int = 0
     requests_refused: int = 0
     damaged_found: int = 0
+    marks: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    """How many requests had been answered and had timed out when the last two windows began."""
+    marked_at: float = 0.0
+
+    def mark(self, now: float) -> None:
+        """Begin a new window for `timeout_rate` where the last one has passed."""
+        if now >= self.marked_at + HEALTH_WINDOW_S:
+            self.marks = self.marks[1], (self.requests_answered, self.requests_timed_out)
+            self.marked_at = now
+
+    @property
+    def timeout_rate(self) -> float:
+        """Which share of the requests that ended lately, 0..1, came back without an answer."""
+        answered, timed_out = self.marks[0]
+        late = self.requests_timed_out - timed_out
+        done = self.requests_answered - answered + late
+        return late / done if done else 0.0
 
 
 @dataclass(slots=True)

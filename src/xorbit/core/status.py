@@ -26,6 +26,8 @@ class Status(Struct, frozen=True, kw_only=True):
     requests_served: int
     requests_refused: int
     damaged_found: int
+    timeout_rate: float = 0.0
+    """Which share of the requests that ended in the last minute, 0..1, had no answer."""
 
 
 class PeerStatus(Struct, frozen=True, kw_only=True):

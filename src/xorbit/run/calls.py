@@ -98,9 +98,8 @@ class NodeStatus(Struct, frozen=True):
 
     @property
     def timeout_rate(self) -> float:
-        """Which share of its requests, 0..1, came back without an answer."""
-        done = self.node.requests_answered + self.node.requests_timed_out
-        return self.node.requests_timed_out / done if done else 0.0
+        """Which share of its requests of the last minute, 0..1, came back without an answer."""
+        return self.node.timeout_rate
 
     @property
     def health(self) -> Literal["ok", "alone", "failing", "stopping"]:

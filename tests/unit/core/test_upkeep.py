@@ -8,8 +8,9 @@ from xorbit.config import SWEEP_STALLS_MAX, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core import upkeep as upkeep_module
+from xorbit.core.state import Answer, NoAnswer
 from xorbit.core.sweep import Sweep, SweepWork
-from xorbit.ids import Id, distance
+from xorbit.ids import Guid, Id, distance
 from xorbit.items import ItemKey, key_of, make_block, make_record
 from xorbit.store.base import Write
 from xorbit.wire import message
@@ -118,8 +119,11 @@ def test_who_says_that_it_lacks_items_and_never_takes_any_is_left_out() -> None:
         if isinstance(envelope.body, message.Stored | message.Refused)
         else envelope
     )
+    world.run(10.0)
     keys = [nodes[0].keep(bytes([number])) for number in range(60)]
     upkeep = nodes[0].machine.state.upkeep
+    upkeep_module._note_changed(nodes[0].machine.state, [nodes[1].id], 1.0)
+    nodes[0].push(jobs.ConnectionMaintenance())
     world.until(lambda: upkeep.sweep is not None)
     world.until(lambda: upkeep.sweep is None)
     assert all(nodes[1].holds(key) for key in keys)
@@ -142,6 +146,18 @@ def test_a_batch_that_gets_no_further_is_closed_and_looked_after_again_later(mut
     nodes[0].push(jobs.ConnectionMaintenance())
     world.run(200.0)
     assert all(nodes[1].holds(key) for key in keys)
+
+
+def test_what_comes_for_a_batch_that_is_closed_changes_nothing() -> None:
+    _, nodes = settled(3)
+    state, peer = nodes[0].machine.state, nodes[1].id
+    work = SweepWork(state, Sweep(None, insist=False), lambda state, work: None)
+    state.start_work(work)
+    state.effects.clear()
+    work.on_answer(state, Answer(work.guid, Guid(bytes(16)), peer, message.Missing(()), 0.1))
+    work.on_no_answer(state, NoAnswer(work.guid, Guid(bytes(16)), peer, "late"))
+    work.on_disk(state, jobs.StoreDropped(Guid(bytes(16)), ()))
+    assert (state.effects, state.works[work.guid]) == ([], work)
 
 
 def test_near_very_many_who_came_and_went_all_items_are_looked_after() -> None:

@@ -264,10 +264,10 @@ def test_a_node_is_meant_by_id_or_address_in_any_form() -> None:
 @pytest.mark.parametrize(
     ("changes", "health", "rate"),
     [
-        ({"connections": 3, "requests_answered": 9, "requests_timed_out": 1}, "ok", 0.1),
+        ({"connections": 3, "timeout_rate": 0.1}, "ok", 0.1),
         ({"connections": 3}, "ok", 0.0),
         ({"connections": 0, "requests_answered": 9}, "alone", 0.0),
-        ({"connections": 1, "requests_answered": 1, "requests_timed_out": 1}, "failing", 0.5),
+        ({"connections": 1, "timeout_rate": 0.5}, "failing", 0.5),
         ({"connections": 3, "stopping": True}, "stopping", 0.0),
     ],
 )
