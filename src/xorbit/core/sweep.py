@@ -207,20 +207,20 @@ class SweepWork(Work):
         state.emit(ScanStore(state.disk_guid(self.guid), self._start, count))
 
     def _take_batch(self, state: State, entries: tuple[Held, ...]) -> None:
+        here = [self._parts[0]]
         if len(entries) <= state.limits.sweep_items_max:
-            last = self._parts[0][1]
+            here = [*self._parts]  # these are all there are, in whatever part they lie
             self._parts.clear()
         else:
             after = entries[-1].key.id
             whole = tuple(held for held in entries if held.key.id != after)
             # A batch too small for the items of one id goes on behind them.
             entries, self._start = (whole, after) if whole else (entries, _next_id(after))
-            last = self._parts[0][1]
-            if self._start > last:
+            if self._start > here[0][1]:
                 self._parts.popleft()
                 self._start = self._parts[0][0] if self._parts else self._start
         self._last = not self._parts
-        self._unconsidered.extend(held for held in entries if held.key.id <= last)
+        self._unconsidered.extend(held for held in entries if _is_within(held.key.id, here))
         self._around_us = around_us(state)
         self._consider_all(state)
 
@@ -449,6 +449,10 @@ def _parts(state: State, sweep: Sweep) -> list[tuple[Id, Id]]:
     if sweep.concerned is None:
         return [(FIRST_ID, LAST_ID)]
     return apart(near(state, peer) for peer in sweep.concerned)
+
+
+def _is_within(point: Id, parts: list[tuple[Id, Id]]) -> bool:
+    return any(first <= point <= last for first, last in parts)
 
 
 def _is_surplus(state: State, care: _Care) -> bool:

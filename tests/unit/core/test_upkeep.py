@@ -148,6 +148,24 @@ def test_a_batch_that_gets_no_further_is_closed_and_looked_after_again_later(mut
     assert all(nodes[1].holds(key) for key in keys)
 
 
+def test_one_batch_may_hold_the_items_of_many_parts_of_the_keyspace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Near each node that came or went, and nowhere else."""
+    world, nodes = settled(3)
+    keys = [nodes[0].keep(bytes([number])) for number in range(60)]
+    wanted = sorted(keys, key=lambda key: key.id)[::20]
+    parts = {peer.id: (key.id, key.id) for peer, key in zip(nodes, wanted, strict=True)}
+    monkeypatch.setattr("xorbit.core.sweep.near", lambda _, peer: parts[peer])
+    state = nodes[0].machine.state
+    state.limits = QUICK.replace(sweep_items_max=64)
+    sweep = Sweep({node.id: None for node in nodes}, insist=True)
+    state.start_work(SweepWork(state, sweep, lambda state, work: None))
+    nodes[0].step(jobs.Tick())
+    world.run(2.0)
+    assert {key for key in keys if nodes[1].holds(key)} == {*wanted}
+
+
 def test_what_comes_for_a_batch_that_is_closed_changes_nothing() -> None:
     _, nodes = settled(3)
     state, peer = nodes[0].machine.state, nodes[1].id
