@@ -10,22 +10,21 @@ enter.
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import platformdirs
-
+from xorbit import homes
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core import job as jobs
 from xorbit.core.effect import Failed, PutDone, Report
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
 from xorbit.errors import MisuseError, NotRunningError, StoreError, WorldError, XorbitError
-from xorbit.identity import Network, NodeKey, load_network
+from xorbit.homes import DEFAULT_NETWORK, default_home
+from xorbit.identity import Network, NodeKey, load_network, nobodys_network
 from xorbit.ids import Guid, Id
 from xorbit.items import (
     Address,
@@ -56,19 +55,12 @@ from xorbit.run.mdns import LocalDiscovery, is_useful
 from xorbit.store.base import Eviction
 from xorbit.store.lmdb import LmdbStore
 
-HOME_VARIABLE = "XORBIT_HOME"
 STORE_DIRECTORY = "store"
 KEEPER_LINE = "keeper"
 NOT_JOINED = "this node was told not to look for others"
 NO_ADDRESS = "no address of another node is known: name one with --bootstrap HOST:PORT"
 
 log = logging.getLogger("xorbit")
-
-
-def default_home() -> Path:
-    """Return the home of a node that names none: `XORBIT_HOME`, else the user's data directory."""
-    named = os.environ.get(HOME_VARIABLE)
-    return Path(named) if named else platformdirs.user_data_path("xorbit")
 
 
 # --- A node -------------------------------------------------------------------------------------
@@ -196,10 +188,12 @@ class Node(Calls):
 
     async def _open(self, stack: AsyncExitStack) -> "_Parts":
         """Put the parts together, and onto the stack what takes them apart, last first."""
-        network = await asyncio.to_thread(load_network, self.home, self._network_name, self._secret)
+        network = await asyncio.to_thread(self._load_network)
         key = NodeKey.load_or_create(self.home)
         store = await _open_store(self.home, self._limits, key.id)
         stack.callback(store.close)
+        if not self._meets_nobody:
+            homes.bind(self.home, network.belonging)
         driver = self._make_driver(key, network, store)
 
         def why_alone() -> str:
@@ -215,6 +209,18 @@ class Node(Calls):
         stack.push_async_callback(driver.stop)  # what clients still wait for is answered here
         stack.callback(control.retire)
         return _Parts(driver, network, control, calls("local"), keeper)
+
+    @property
+    def _meets_nobody(self) -> bool:
+        """Whether it works on its disk alone: then the secret of the home's network may be away."""
+        named = self._network_name is not None or self._secret is not None
+        return not (named or self._joins or self._listen)
+
+    def _load_network(self) -> Network:
+        if self._meets_nobody:
+            own = homes.belonging(self.home)
+            return nobodys_network(DEFAULT_NETWORK if own is None else own.network)
+        return load_network(self.home, self._network_name, self._secret)
 
     def _make_driver(self, key: NodeKey, network: Network, store: LmdbStore) -> Driver:
         try:
@@ -431,16 +437,20 @@ async def open_calls(
 ) -> AsyncGenerator[Calls]:
     """Use the node that runs on a home; with none running, be a client for as long as it takes.
 
-    Without `join` that client looks for nobody: what it does concerns the home alone.
+    Without `join` that client looks for nobody: what it does concerns the home alone, and there
+    must be one.
 
     Raises:
-        MisuseError: the node that runs belongs to another network than the one named.
+        MisuseError: the home, or the node that runs on it, belongs to another network than the one
+            named; or, without `join`, there is no home.
         XorbitError: no client could be started, as `Node.start`.
     """
     place = Path(home) if home is not None else default_home()
     try:
         client = await ControlClient.connect(place, limits)
     except NotRunningError:
+        if not join and not (place / STORE_DIRECTORY).exists():
+            raise MisuseError(f"there is no home at {place}: nothing is kept there") from None
         node = Node(
             place,
             bootstrap=bootstrap,
@@ -463,11 +473,20 @@ async def open_calls(
 
 
 def _check_same_network(client: ControlClient, wanted: Network, home: Path) -> None:
-    if client.authority_key != wanted.authority_key:
+    """The home may be of the network wanted and its node not: one that has run since before."""
+    if client.authority_key == wanted.authority_key:
+        return
+    if homes.belonging(home) == wanted.belonging:
         raise MisuseError(
-            f"the node that runs on {home} belongs to another network, named {client.network!r}, "
-            f"than {wanted.name!r}: use another --home"
+            f"the node that runs on {home} is still in another network, named {client.network!r}, "
+            f"than its home: restart the node on {home}"
         )
+    which = (
+        f"network {client.network!r}, which has another secret, or none"
+        if client.network == wanted.name
+        else f"another network, named {client.network!r}, than {wanted.name!r}"
+    )
+    raise MisuseError(f"the node that runs on {home} belongs to {which}: use another --home")
 
 
 async def connect(home: Path | str | None = None, limits: Limits = DEFAULT_LIMITS) -> ControlClient:

@@ -11,9 +11,7 @@ import datetime
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
 
-import msgspec
 from blake3 import blake3
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,14 +22,18 @@ from msgspec import Struct
 from nacl.pwhash import argon2id
 from nacl.signing import SigningKey
 
+from xorbit import homes
 from xorbit.errors import IdentityError, MisuseError
+from xorbit.homes import DEFAULT_NETWORK, Belonging, NetworkKind
 from xorbit.ids import Id, id_of
 from xorbit.items import PUBLIC_KEY_BYTES
 from xorbit.keyfiles import (
+    from_json,
     make_directory,
     private_key_pem,
     read_file,
     read_key,
+    to_json,
     write_new,
     write_over,
 )
@@ -41,7 +43,6 @@ NODE_KEY_FILE = "node.key"
 AUTHORITY_KEY_FILE = "authority.key"
 AUTHORITY_FILE = "authority.json"
 MEMBERSHIP_FILE = "membership.json"
-DEFAULT_NETWORK = "xorbit"
 NETWORK_NAME_BYTES_MAX = 64
 SECRET_BYTES_MIN = 16
 
@@ -52,9 +53,6 @@ _SECRET_CONTEXT = "xorbit/1 authority of a secret network"  # noqa: S105 -- a la
 # gives 9999-12-31 the meaning "never expires". Who is no longer welcome is revoked instead.
 _NOT_BEFORE = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
-
-NetworkKind = Literal["open", "secret", "managed"]
-_File = TypeVar("_File", bound=Struct)
 
 
 # --- Node keys ----------------------------------------------------------------------------------
@@ -262,6 +260,11 @@ class Network:
         digest = blake3(self.authority_key).digest(16)
         return f"xorbit/{PROTOCOL_VERSION}/{digest.hex()}"
 
+    @property
+    def belonging(self) -> Belonging:
+        """What a home of this network notes of it."""
+        return Belonging(self.name, self.kind, self.authority_key.hex())
+
     def certificate(self, key: NodeKey) -> str:
         """Return the certificate of this node in this network, PEM.
 
@@ -288,26 +291,42 @@ def secret_network(name: str, secret: bytes) -> Network:
     return Network(name, "secret", authority.public_key, authority.ca_certificate(), authority)
 
 
+def nobodys_network(name: str) -> Network:
+    """Return a network of this name that has no other node, ever: its authority is thrown away."""
+    authority = Authority(SigningKey.generate())
+    return Network(name, "open", authority.public_key, authority.ca_certificate(), authority)
+
+
 def load_network(home: Path, name: str | None = None, secret: bytes | None = None) -> Network:
     """Return the network of a node: managed if it was admitted to one, else secret, else open.
 
+    A home with an operator's authority is made a member of that network, if it is none yet. That
+    the home belongs to the network from now on is noted by `homes.bind`, once it is used.
+
     Raises:
-        MisuseError: name or secret contradict the membership in `home`, are bad, or the membership
-            file is damaged.
+        MisuseError: name or secret contradict the membership in `home`, are bad, the home belongs
+            to another network, or a file in it is damaged.
         WorldError: a file cannot be read.
     """
+    network = _network_of(home, name, secret)
+    homes.check(home, network.belonging)
+    return network
+
+
+def _network_of(home: Path, name: str | None, secret: bytes | None) -> Network:
     path = home / MEMBERSHIP_FILE
+    if not path.exists() and (home / AUTHORITY_KEY_FILE).exists():
+        _join_own_network(home)
     if path.exists():
         network = _managed(read_file(path), str(path))
         if secret is not None or name not in (None, network.name):
             raise MisuseError(
                 f"this home belongs to the managed network {network.name!r}: name no other and "
-                f"give no secret, use another home, or remove {path}"
+                "give no secret, or use another --home"
             )
         return network
-    if secret is not None:
-        return secret_network(name or DEFAULT_NETWORK, secret)
-    return open_network(name or DEFAULT_NETWORK)
+    name = DEFAULT_NETWORK if name is None else name
+    return open_network(name) if secret is None else secret_network(name, secret)
 
 
 # --- Managed networks ---------------------------------------------------------------------------
@@ -332,8 +351,11 @@ class _Membership(Struct, frozen=True):
 def create_network(directory: Path, name: str) -> Network:
     """Make the authority of a managed network in the operator's directory; return its public part.
 
+    The directory becomes a home of that network itself.
+
     Raises:
-        MisuseError: a bad name, or the directory holds an authority already.
+        MisuseError: a bad name, or the directory holds an authority already, or is the home of a
+            node of another network.
         WorldError: the directory cannot be written.
     """
     _check_name(name)
@@ -342,10 +364,21 @@ def create_network(directory: Path, name: str) -> Network:
     if path.exists():
         raise MisuseError(f"{path} exists: this directory holds a network's authority already")
     authority = Authority(SigningKey.generate())
+    network = Network(name, "managed", authority.public_key, authority.ca_certificate())
+    homes.check(directory, network.belonging)
+    if (directory / MEMBERSHIP_FILE).exists():
+        raise MisuseError(f"{directory} is a member of a managed network: use another --home")
     about = _AuthorityFile(name, authority.public_key.hex())
-    write_over(directory / AUTHORITY_FILE, _json(about))
-    write_new(path, private_key_pem(authority.signing_key))  # last: the directory is whole with it
-    return Network(name, "managed", authority.public_key, authority.ca_certificate())
+    write_over(directory / AUTHORITY_FILE, to_json(about))
+    write_new(path, private_key_pem(authority.signing_key))  # last: it is an operator's with it
+    _join_own_network(directory)
+    return network
+
+
+def _join_own_network(directory: Path) -> None:
+    """Make an operator's directory the home of a member, so that its node runs nowhere else."""
+    key = NodeKey.load_or_create(directory)
+    install_membership(directory, admit_node(directory, key.public_key))
 
 
 def load_authority(directory: Path) -> tuple[str, Authority]:
@@ -358,7 +391,7 @@ def load_authority(directory: Path) -> tuple[str, Authority]:
     path = directory / AUTHORITY_FILE
     if not path.exists():
         raise MisuseError(f"{directory} holds no authority; run: xorbit network create NAME")
-    about = _parse(read_file(path), _AuthorityFile, str(path))
+    about = from_json(read_file(path), _AuthorityFile, str(path))
     authority = Authority(read_key(directory / AUTHORITY_KEY_FILE))
     if authority.public_key.hex() != about.authority:
         raise MisuseError(f"{path} is not of the key beside it; restore both")
@@ -377,14 +410,14 @@ def admit_node(directory: Path, node_public_key: bytes) -> bytes:
     name, authority = load_authority(directory)
     certificate = authority.admit(node_public_key)
     public = authority.public_key.hex()
-    return _json(_Membership(name, public, authority.ca_certificate(), certificate))
+    return to_json(_Membership(name, public, authority.ca_certificate(), certificate))
 
 
 def install_membership(home: Path, content: bytes) -> Network:
     """Put a membership file into a node's home, after holding it against the node's key.
 
     Raises:
-        MisuseError: damaged, made for another node, or the home belongs to another managed network.
+        MisuseError: damaged, made for another node, or the home belongs to another network.
         WorldError: the home cannot be written.
     """
     network = _managed(content, "the membership file")
@@ -394,13 +427,14 @@ def install_membership(home: Path, content: bytes) -> Network:
         path.exists()
         and _managed(read_file(path), str(path)).authority_key != network.authority_key
     ):
-        raise MisuseError(f"this home belongs to another network; to leave that one, remove {path}")
+        raise MisuseError(f"{home} is a member of another managed network: use another --home")
+    homes.bind(home, network.belonging)
     write_over(path, content)
     return network
 
 
 def _managed(content: bytes, source: str) -> Network:
-    membership = _parse(content, _Membership, source)
+    membership = from_json(content, _Membership, source)
     _check_name(membership.network)
     try:
         authority = bytes.fromhex(membership.authority)
@@ -428,17 +462,6 @@ def _check_subject(certificate: x509.Certificate, key: NodeKey) -> None:
             f"the membership is for the node with public key {found.hex()}, this home's is "
             f"{key.public_key.hex()}; ask the operator to admit that one"
         )
-
-
-def _json(content: Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-
-
-def _parse(content: bytes, kind: type[_File], source: str) -> _File:
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MisuseError(f"{source} is damaged: {error}") from error
 
 
 # --- What a peer shows --------------------------------------------------------------------------

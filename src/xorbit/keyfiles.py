@@ -8,15 +8,20 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
 from nacl.signing import SigningKey
 
 from xorbit.errors import MisuseError, WorldError
 
 FILE_BYTES_MAX = 65_536
+
+_File = TypeVar("_File", bound=Struct)
 
 # --- Keys ---------------------------------------------------------------------------------------
 
@@ -72,6 +77,23 @@ def read_file(path: Path) -> bytes:
             return file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise WorldError(f"cannot read {path}: {error.strerror}") from error
+
+
+def to_json(content: Struct) -> bytes:
+    """Return a small file of facts, as its owner may read it."""
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def from_json(content: bytes, kind: type[_File], source: str) -> _File:
+    """Return what a small file of facts says.
+
+    Raises:
+        MisuseError: it is damaged; the message names the source.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MisuseError(f"{source} is damaged: {error}") from error
 
 
 def make_directory(path: Path) -> None:

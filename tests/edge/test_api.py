@@ -337,21 +337,25 @@ async def test_a_running_node_is_used(tmp_path: Path) -> None:
 
 
 async def test_without_a_running_node_a_client_comes_and_goes(tmp_path: Path) -> None:
-    """Nothing is left on the home but its key, its store and the remembered peers."""
+    """Nothing is left on the home but its key, its network, its store and the remembered peers."""
     async with listening(tmp_path / "a") as a:
         where = await address_of(a)
         async with open_calls(tmp_path / "b", bootstrap=where, network=NETWORK) as calls:
             assert isinstance(calls, Node)
             await soon(calls.put_block(b"hello"))
             assert not (tmp_path / "b" / CONTROL_FILE).exists()
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {"node.key", "store"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "network.json",
+        "node.key",
+        "store",
+    }
 
 
 @pytest.mark.parametrize("named", [{"network": "other"}, {"network": NETWORK, "secret": SECRET}])
 async def test_a_node_of_another_network_is_not_used(tmp_path: Path, named: Any) -> None:
     """To name another network than the running node's is a mistake, not a way in."""
     async with listening(tmp_path):
-        with pytest.raises(errors.MisuseError, match="another network"):
+        with pytest.raises(errors.MisuseError, match=f"the open network '{NETWORK}'"):
             async with open_calls(tmp_path, **named):
                 pass
         async with open_calls(tmp_path, network=NETWORK):

@@ -1,11 +1,13 @@
 """The command line against real nodes: files from one to another, facts, errors, exit codes."""
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.edge.cli_nodes import NETWORK, NodeProcess, in_terminal, xorbit_process
+from tests.edge.cli_nodes import NETWORK, WITHIN_S, XORBIT, NodeProcess, in_terminal, xorbit_process
 from tests.edge.conftest import Command
 from xorbit.cli.picture import paint
 from xorbit.run.control_wire import CONTROL_FILE
@@ -78,6 +80,33 @@ def test_standard_input_and_output_are_files_too(nodes: list[NodeProcess]) -> No
         assert (get.returncode, get.stdout, get.stderr) == (0, data, b"")
 
 
+@pytest.mark.parametrize("to", [">&-", "> /dev/full"])
+def test_what_could_not_be_delivered_is_no_success(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path, to: str
+) -> None:
+    """With standard output closed, or its disk full, commands say so and end with 1."""
+    file = tmp_path / "file"
+    file.write_bytes(b"hello")
+    name = xorbit("put", file, "--home", nodes[0].home).out.decode().strip()
+    for words in (("get", name), ("status",), ("--help",)):
+        home = () if words == ("--help",) else ("--home", str(nodes[1].home))
+        command = f"exec {shlex.join((*XORBIT, *words, *home))} {to}"
+        ran = subprocess.run(
+            ["/bin/sh", "-c", command], stderr=subprocess.PIPE, timeout=WITHIN_S, check=False
+        )
+        assert ran.returncode == 1
+        assert ran.stderr.startswith(b"xorbit: ")
+        assert ran.stderr.count(b"\n") == 1
+
+
+def test_what_only_this_node_holds_is_said(xorbit: Command, tmp_path: Path) -> None:
+    """A put that nobody else took does not look like one that others hold."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(100_000))
+    with NodeProcess(tmp_path / "alone", network="nobody else's") as alone:
+        assert "held by this node only" in xorbit("put", file, "--home", alone.home).err
+
+
 def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(
     xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
 ) -> None:
@@ -94,12 +123,14 @@ def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(
     ("words", "code", "says"),
     [
         (("get", NOBODY), 3, "nobody has it"),
-        (("get", NOBODY, "-o", "/tmp"), 2, "no file"),
+        (("get", NOBODY, "-o", "/tmp"), 2, "not a regular file"),
+        (("get", NOBODY, "-o", ""), 2, "got nothing"),
+        (("get", f" {NOBODY}\n"), 3, f"cannot get {NOBODY}: nobody has it"),
         (("get", NOBODY, "-o", "/nonexistent/x"), 2, "make it first"),
         (("get", "Qm" + "x" * 44), 2, "CIDv0"),
         (("put", "/nonexistent"), 2, "there is none at"),
         (("put", "/"), 2, "is a directory"),
-        (("put", __file__, "--network", "another"), 2, "another network"),
+        (("put", __file__, "--network", "another"), 2, "belongs to the open network"),
         (("ping", "00" * 32), 4, ""),
         (("ping", "127.0.0.1:1"), 4, "127.0.0.1:1: "),
         (("ping", "xyz"), 2, "no connected peer's id begins with 'xyz'"),

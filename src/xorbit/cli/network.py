@@ -11,7 +11,6 @@ from xorbit.cli.options import Bootstrap, Home, Json
 from xorbit.cli.output import fact, fact_json, finish, talk
 from xorbit.errors import MisuseError, WorldError
 from xorbit.identity import (
-    MEMBERSHIP_FILE,
     NodeKey,
     admit_node,
     create_network,
@@ -32,7 +31,10 @@ def create(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Make a managed network; the home keeps the key of its authority."""
+    """Make a managed network; the home keeps the key of its authority, and is its first member.
+
+    A home that has been used in another network is refused.
+    """
     place = home or default_home()
     made = create_network(place, name)
     authority = made.authority_key.hex()
@@ -40,6 +42,7 @@ def create(
         fact_json({"network": name, "authority": authority, "home": str(place)})
     else:
         talk(f"network {name!r} is run from {place}; keep its authority.key safe and secret")
+        talk(f"{place} is a member itself: 'xorbit node' on it runs in network {name!r}")
         fact(authority)
 
 
@@ -104,9 +107,6 @@ def revoke(
     place = home or default_home()
     gone = id_from(node)
     name, authority = load_authority(place)
-    if not (place / MEMBERSHIP_FILE).exists():
-        install_membership(place, admit_node(place, NodeKey.load_or_create(place).public_key))
-        talk(f"{place} is a member of network {name!r} itself from now on")
 
     async def work() -> PublishReceipt | None:
         async with open_calls(place, bootstrap=bootstrap or (), network=name) as calls:
@@ -138,7 +138,10 @@ def join(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Join a managed network; without FILE, print the public key to send to its operator."""
+    """Join a managed network; without FILE, print the public key to send to its operator.
+
+    A home that has been used in another network is refused.
+    """
     place = home or default_home()
     if file is None:
         key = NodeKey.load_or_create(place).public_key.hex()

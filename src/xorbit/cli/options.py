@@ -3,6 +3,7 @@
 No command and no output here.
 """
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,18 @@ def _bytes(number: str, unit: str, binary: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()])
 
 
+def parse_secret_file(text: str) -> Path:
+    """Return the path of a file that can be read, though not what it holds."""
+    path = Path(text)
+    if not text:
+        raise typer.BadParameter("expected the name of a file with the secret, got an empty name")
+    if not path.exists():
+        raise typer.BadParameter(f"file {text!r} does not exist")
+    if path.is_dir() or not os.access(path, os.R_OK):
+        raise typer.BadParameter(f"{text!r} is not a file that can be read")
+    return path
+
+
 Home = Annotated[
     Path | None,
     typer.Option(
@@ -81,10 +94,8 @@ NetworkSecret = Annotated[
     typer.Option(
         "--network-secret",
         metavar="FILE",
+        parser=parse_secret_file,
         help="A file with the secret that the network's members share.",
-        exists=True,
-        dir_okay=False,
-        readable=True,
         show_default=False,
     ),
 ]

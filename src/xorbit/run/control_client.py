@@ -133,7 +133,7 @@ class ControlClient(Calls):
         """
         said = read_control_file(home)
         if said is None:
-            raise NotRunningError(f"no node runs on {home}: start one with 'xorbit node'")
+            raise _nobody_there(home)
         writer = None
         try:
             async with asyncio.timeout(limits.handshake_timeout_s):
@@ -374,6 +374,12 @@ async def _shake_hands(
     if not hmac.compare_digest(welcome.proof, proof(token, "node")):
         raise WireError("what answered does not know the token")
     return welcome
+
+
+def _nobody_there(home: Path) -> NotRunningError:
+    if not home.is_dir():
+        return NotRunningError(f"there is no home at {home}: start a node with 'xorbit node'")
+    return NotRunningError(f"no node runs on {home}: start one with 'xorbit node'")
 
 
 def _no_node(home: Path, said: ControlFile, error: BaseException) -> BaseException:
