@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.edge.cli_nodes import (
+    NETWORK,
     WITHIN_S,
     XORBIT,
     Deadline,
@@ -61,7 +62,7 @@ def test_a_node_that_was_killed(xorbit: Command, tmp_path: Path) -> None:
 def test_a_home_has_one_node(xorbit: Command, tmp_path: Path) -> None:
     """A second node on the same home is refused in one line that says what to do."""
     with NodeProcess(tmp_path) as node:
-        ran = xorbit("node", "--home", tmp_path, "--listen", "127.0.0.1:0")
+        ran = xorbit("node", "--home", tmp_path, "--listen", "127.0.0.1:0", "--network", NETWORK)
         ran.failed(1, "stop that node first, or give this one another --home")
         assert xorbit("status", "--home", tmp_path, "--json").json["id"] == node.id
 

@@ -62,7 +62,8 @@ Home = Annotated[
     typer.Option(
         "--home",
         metavar="DIR",
-        help="The directory of the node: its key, its store, its memory of peers.",
+        help="The directory of the node: its key, its store, its memory of peers. It belongs to "
+        "one network: that of its first use.",
         show_default="$XORBIT_HOME, else your data directory",
     ),
 ]

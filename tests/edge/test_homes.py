@@ -1,0 +1,121 @@
+"""A home keeps to its network, whatever is typed; and what only reads a home makes none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.edge.cli_nodes import NETWORK, NodeProcess, xorbit_process
+from tests.edge.conftest import Command
+from xorbit import homes
+from xorbit.api import Node
+from xorbit.errors import MisuseError
+from xorbit.identity import open_network
+
+LOOPBACK = ("--listen", "127.0.0.1:0", "--no-mdns")
+NAME = "bafkr4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+def secret_file(path: Path, letter: str) -> Path:
+    path.write_text(letter * 32 + "\n")
+    return path
+
+
+def test_a_forgotten_secret_lets_nothing_out(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """What was put with a secret reaches no node of the open network, by no command."""
+    secret, file = secret_file(tmp_path / "secret", "s"), tmp_path / "file"
+    file.write_bytes(b"for members only")
+    home = ("--home", tmp_path / "home")
+    with NodeProcess(tmp_path / "a", "--network-secret", str(secret)) as member:
+        way = ("--network", NETWORK, "--bootstrap", member.address)
+        put = xorbit("put", file, *home, *way, "--network-secret", secret, "--json").json
+    before = xorbit("status", "--home", nodes[0].home, "--json").json["items"]
+    out = ("--network", NETWORK, "--bootstrap", nodes[0].address)
+    for words in (("node", *LOOPBACK), ("put", file), ("get", put["cid"]), ("pin", put["cid"])):
+        ran = xorbit(*words, *home, *out)
+        assert (ran.code, ran.out) == (2, b"")
+        assert f"belongs to network '{NETWORK}' with a secret: give --network" in ran.err
+    assert xorbit("status", "--home", nodes[0].home, "--json").json["items"] == before
+    [kept] = xorbit("pins", *home, "--json").json  # on the disk alone: that needs no secret
+    assert kept["name"] == put["cid"]
+    assert xorbit("gc", *home).code == 0
+    assert xorbit("unpin", put["cid"], *home).code == 0
+    noted = homes.belonging(tmp_path / "home")
+    assert noted is not None
+    assert noted.kind == "secret"
+
+
+def test_another_secret_than_the_running_node_s_is_called_so(
+    xorbit: Command, tmp_path: Path
+) -> None:
+    """Also where an older xorbit noted nothing; a home that moved on asks for a restart."""
+    one, other = (secret_file(tmp_path / name, name) for name in "ab")
+    home, file = tmp_path / "home", tmp_path / "file"
+    file.write_bytes(b"hello")
+    with NodeProcess(home, "--network-secret", str(one)):
+        wrong = ("put", file, "--home", home, "--network", NETWORK, "--network-secret", other)
+        xorbit(*wrong).failed(2, f"belongs to network '{NETWORK}' with another secret")
+        (home / homes.NETWORK_FILE).unlink()
+        xorbit(*wrong).failed(2, f"network '{NETWORK}', which has another secret, or none")
+        named = ("put", file, "--home", home, "--network", "another")
+        xorbit(*named).failed(2, f"named '{NETWORK}', than 'another': use another --home")
+        homes.bind(home, open_network("another").belonging)
+        xorbit(*named).failed(2, f"restart the node on {home}")
+
+
+def test_an_operator_s_node_runs_in_its_own_network(xorbit: Command, tmp_path: Path) -> None:
+    """With no further step after `create`, and in no other though it is named."""
+    home = tmp_path / "operator"
+    made = xorbit("network", "create", "club", "--home", home)
+    assert "is a member itself" in made.err
+    words = ("node", *LOOPBACK, "--home", home, "--json")
+    ran = xorbit_process(*words, "--until-stdin-closes")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["network"] == "club"
+    refused = xorbit(*words, "--network", "xorbit")
+    assert (refused.code, refused.out) == (2, b"")
+    assert "belongs to the managed network 'club'" in refused.err
+
+
+async def test_a_node_in_a_program_binds_its_home_as_well(tmp_path: Path) -> None:
+    async with Node(tmp_path, network="one", join=False, control=False):
+        assert homes.belonging(tmp_path) == open_network("one").belonging
+    with pytest.raises(MisuseError, match="the open network 'one'"):
+        await Node(tmp_path, network="two", join=False).start()
+
+
+@pytest.mark.parametrize(
+    ("option", "says"), [("--network", "a network's name is 1"), ("--network-secret", "empty name")]
+)
+def test_an_empty_option_is_refused(
+    xorbit: Command, tmp_path: Path, option: str, says: str
+) -> None:
+    """An empty variable in a script is not the open network."""
+    ran = xorbit("node", *LOOPBACK, "--home", tmp_path / "home", option, "")
+    assert (ran.code, ran.out) == (2, b"")
+    assert says in ran.err
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("pins",), 2),
+        (("unpin", NAME), 2),
+        (("gc",), 2),
+        (("status",), 4),
+        (("peers",), 4),
+        (("fingers",), 4),
+        (("trace", "00" * 16), 4),
+        (("console",), 4),
+    ],
+)
+def test_what_reads_a_home_makes_none(
+    xorbit: Command, tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    """A home that was mistyped is said not to be there."""
+    home = tmp_path / "mistyped"
+    xorbit(*words, "--home", home).failed(code, f"there is no home at {home}")
+    assert not home.exists()
