@@ -117,6 +117,7 @@ def public_key_from(home: Path, text: str) -> bytes:
     Raises:
         MisuseError: neither.
     """
+    text = text.strip()  # blanks come with what is copied
     if len(text) == _HEX_DIGITS:
         try:
             return bytes.fromhex(text)
@@ -141,7 +142,7 @@ def _keep(home: Path, name: str, key: SigningKey) -> UserKey:
 def _path(home: Path, name: str) -> Path:
     if not _is_name(name):
         raise MisuseError(
-            f"a key's name is 1..{NAME_CHARACTERS_MAX} letters, digits, '_', '-' and '.', begins "
+            f"a key's name is 1..{NAME_CHARACTERS_MAX} of a-z, A-Z, 0-9, '_', '-' and '.', begins "
             f"with none of the last two, and is no public key; got {name!r}"
         )
     return home / KEYS_DIRECTORY / f"{name}{SUFFIX}"

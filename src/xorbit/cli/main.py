@@ -85,15 +85,27 @@ app.add_typer(network.app, name="network")
 def main() -> None:
     """Run the command line of this process, and exit."""
     _open_standard_streams()
-    sys.exit(execute(sys.argv[1:]))
+    code = execute(sys.argv[1:])
+    sys.exit(code if _written() else code or ExitCode.FAILED)
 
 
 def _open_standard_streams() -> None:
     """Open those that were closed when we began, or a socket would get the number of one."""
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            # The lowest free number: this one. Facts that nobody gets are not to look delivered.
+            os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR)
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+def _written() -> bool:
+    """Write what is left for stdout; where that cannot be, spare the interpreter from trying."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -22,9 +22,11 @@ from xorbit.errors import (
     NotFoundError,
     NotRunningError,
     StaleError,
+    WorldError,
     XorbitError,
 )
 from xorbit.files.transfer import Progress
+from xorbit.ids import Id
 from xorbit.run.loop import run
 
 T = TypeVar("T")
@@ -84,6 +86,13 @@ def fact(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         leave(ExitCode.PIPE_CLOSED)
+    except OSError as error:
+        raise stdout_failed(error) from error
+
+
+def stdout_failed(error: OSError) -> WorldError:
+    """Return what to raise where facts cannot be written: the disk is full, or stdout is closed."""
+    return WorldError(f"cannot write to standard output: {error.strerror}")
 
 
 def fact_json(content: object) -> None:
@@ -109,6 +118,13 @@ def warn_not_kept(why: str) -> None:
     """Tell the user, where there is a reason, that what was put is not refreshed from here."""
     if why:
         talk(f"not pinned here ({why}): it expires unless somebody pins it")
+
+
+def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:
+    """Return who holds what was put, in words: whether that is only the node that was asked."""
+    if list(holders) == [own]:
+        return "this node only: it is nowhere else until other nodes join"
+    return f"1 node{more}" if len(holders) == 1 else f"{len(holders)} nodes{more}"
 
 
 def debugging() -> bool:

@@ -25,9 +25,11 @@ from xorbit.cli.output import (
     fact,
     fact_json,
     finish,
+    held_by,
     human_size,
     leave,
     progress,
+    stdout_failed,
     talk,
     warn_not_kept,
 )
@@ -36,6 +38,7 @@ from xorbit.errors import MisuseError
 from xorbit.files.cid import parse_cid
 from xorbit.files.local import Source, cid_of
 from xorbit.files.transfer import PutSummary
+from xorbit.ids import Id
 
 STANDARD_STREAM = "-"
 LOOKED_AT_BYTES = 2_000
@@ -64,15 +67,16 @@ def put(
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
 
-    async def work() -> PutSummary:
+    async def work() -> tuple[PutSummary, Id]:
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
             recorder.at(calls, f"put {path}"),
         ):
+            own = (await calls.status()).id
             with progress("put") as tell:
-                return await recorder.put_file(_source(path), hash.kind, tell)
+                return await recorder.put_file(_source(path), hash.kind, tell), own
 
-    summary = finish(work(), at_once=path == STANDARD_STREAM)
+    summary, own = finish(work(), at_once=path == STANDARD_STREAM)
     if json:
         fact_json(
             {
@@ -87,9 +91,9 @@ def put(
         )
         return
     blocks = "1 block" if summary.blocks == 1 else f"{summary.blocks:,} blocks, each"
-    nodes = "1 node" if summary.holders_min == 1 else f"{summary.holders_min} nodes"
     at_least = " or more" if summary.blocks > 1 else ""
-    talk(f"{human_size(summary.bytes)} in {blocks} held by {nodes}{at_least}")
+    nodes = held_by(summary.fewest, own, at_least)
+    talk(f"{human_size(summary.bytes)} in {blocks} held by {nodes}")
     warn_not_kept(summary.not_kept)
     fact(str(summary.cid))
 
@@ -114,7 +118,9 @@ def get(
     A path shows the whole file or what was there before. Bytes that prove to be wrong are never
     written.
     """
-    cid = parse_cid(name)
+    cid = parse_cid(name.strip())  # blanks come with what is copied from a page
+    if output == "":
+        raise MisuseError("expected a path to write to after -o, got nothing")
     to_path = output is not None and output != STANDARD_STREAM
     if json and not to_path:
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
@@ -175,3 +181,5 @@ class _Stdout:
             self._out.flush()
         except BrokenPipeError:
             leave(ExitCode.PIPE_CLOSED)  # whoever reads has enough
+        except OSError as error:
+            raise stdout_failed(error) from error

@@ -92,30 +92,36 @@ class NewFile:
     """A file that appears at its path only when it is whole.
 
     It is written under a temporary name in the same folder, so that renaming it is atomic.
-    `discard` at the end removes what was not committed.
+    `discard` at the end removes what was not committed. A character device (/dev/null) is written
+    to as it is.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.realpath(path))  # what a symbolic link names is replaced, not it
         self._temporary = self._path.parent / f".xorbit-{token_hex(8)}.part"
         self._file: BinaryIO | None = None
+        self._is_device = False
 
     def open(self) -> None:
         """Make the temporary file.
 
         Raises:
-            MisuseError: the folder does not exist, or at the path is something that is no file.
+            MisuseError: the folder does not exist, or at the path is neither a regular file nor a
+                character device.
             WorldError: the file cannot be made.
         """
         try:
-            if self._path.exists() and not self._path.is_file():
-                raise MisuseError(f"expected a path to write to, but {self._path} is no file")
-            self._file = self._temporary.open("xb")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise MisuseError(
-                f"no folder {self._path.parent} to write to; make it first"
-            ) from error
+            self._is_device = self._path.is_char_device()
+            if not self._is_device and self._path.exists() and not self._path.is_file():
+                raise MisuseError(
+                    f"expected a path to write to, but {self._path} is not a regular file"
+                )
+            self._file = self._path.open("wb") if self._is_device else self._temporary.open("xb")
         except OSError as error:
+            if not self._path.parent.is_dir():
+                raise MisuseError(
+                    f"no folder {self._path.parent} to write to; make it first"
+                ) from error
             raise self._failed(error) from error
 
     def write(self, data: bytes) -> None:
@@ -139,6 +145,8 @@ class NewFile:
         assert self._file is not None, "open() comes first"
         try:
             self._file.flush()
+            if self._is_device:
+                return
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.replace(self._path)

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from xorbit.config import BATCH_BLOCKS_MAX, WINDOW_BLOCKS
-from xorbit.errors import FormatError, MisuseError, XorbitError
+from xorbit.errors import FormatError, MisuseError, NoPeersError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.local import NewFile, Source, open_source, read_pieces, size_left
 from xorbit.files.unixfs import DEPTH_MAX, Child, FileNode, build_file, parse_file_node
@@ -82,9 +82,11 @@ class PutSummary(Struct, frozen=True):
     holders: tuple[Id, ...]
     """The nodes that hold the root."""
     holders_min: int
-    """How many nodes hold the block that the fewest hold."""
+    """How many nodes hold the block that the fewest hold; `fewest` says which."""
     not_kept: str = ""
     """Why the file is not kept and refreshed from here; "" where it is."""
+    fewest: tuple[Id, ...] = ()
+    """The nodes that hold the block that the fewest hold."""
 
 
 # --- Put ----------------------------------------------------------------------------------------
@@ -101,7 +103,8 @@ async def put_file(
     """Cut a source into blocks, store them all and return its name and who holds it.
 
     At most `window` blocks are in flight, and as many again (32 at most) read ahead. The first
-    block that cannot be stored cancels the others and its error is raised, with its name.
+    block that cannot be stored cancels the others and its error is raised, with the name of the
+    source, and its own unless nobody at all could be reached.
 
     Raises:
         MisuseError: no such file, or a directory, a window below 1, a `kind` that is no hash.
@@ -112,15 +115,23 @@ async def put_file(
     with ExitStack() as stack:
         file = await _in_thread(lambda: stack.enter_context(open_source(source)))
         total = await _in_thread(lambda: size_left(file))
-        put = _Put(blocks, kind, window, progress or _silent, total)
+        what = str(source) if isinstance(source, Path) else "what was given"
+        put = _Put(blocks, kind, window, progress or _silent, total, what)
         return await put.run(build_file(read_pieces(file), kind))
 
 
 class _Put:
     def __init__(
-        self, blocks: Blocks, kind: Kind, window: int, progress: Progress, total: int | None
+        self,
+        blocks: Blocks,
+        kind: Kind,
+        window: int,
+        progress: Progress,
+        total: int | None,
+        what: str,
     ) -> None:
         self._blocks = blocks
+        self._what = what
         self._kind = kind
         self._slots = asyncio.Semaphore(window)
         self._ahead = min(window, BATCH_BLOCKS_MAX)
@@ -128,7 +139,7 @@ class _Put:
         self._total = total
         self._done = 0
         self._count = 0
-        self._holders_min = 0
+        self._fewest: tuple[Id, ...] = ()
         self._not_kept = ""
 
     async def run(self, made: Iterator[tuple[Cid, bytes]]) -> PutSummary:
@@ -142,23 +153,32 @@ class _Put:
         assert last is not None, "every file has a root"
         root, stored = last
         holders = stored.result()
-        least, not_kept = self._holders_min, self._not_kept
-        return PutSummary(root, self._done, self._count, holders, least, not_kept)
+        fewest, not_kept = self._fewest, self._not_kept
+        least = len(fewest)
+        return PutSummary(root, self._done, self._count, holders, least, not_kept, fewest)
 
     async def _put(self, cid: Cid, data: bytes) -> tuple[Id, ...]:
         try:
-            with _naming(f"cannot store block {cid}"):
-                receipt = await self._blocks.store_block(data, self._kind)
+            with _naming(f"cannot store {self._what}"):
+                receipt = await self._store(cid, data)
         finally:
             self._slots.release()
-        held = len(receipt.holders)
-        self._holders_min = min(held, self._holders_min) if self._count else held
+        held = receipt.holders
+        self._fewest = min(held, self._fewest, key=len) if self._count else held
         self._not_kept = self._not_kept or receipt.not_kept
         self._count += 1
         if cid.codec is Codec.RAW:
             self._done += len(data)
             self._progress(self._done, self._total)
-        return receipt.holders
+        return held
+
+    async def _store(self, cid: Cid, data: bytes) -> PutReceipt:
+        try:
+            return await self._blocks.store_block(data, self._kind)
+        except NoPeersError:
+            raise  # of no one block
+        except XorbitError as error:
+            raise type(error)(f"block {cid}: {error}") from error
 
 
 # --- Get ----------------------------------------------------------------------------------------
@@ -203,7 +223,8 @@ async def get_to_path(
     The bytes go to a temporary file in the same folder, which is removed if anything fails.
 
     Raises:
-        MisuseError: the folder does not exist, or at the path is something that is no file.
+        MisuseError: the folder does not exist, or at the path is neither a regular file nor a
+            device to write to.
         WorldError: the disk is full or failed.
         XorbitError: as `get_file`.
     """
@@ -285,7 +306,8 @@ class _Get:
             return await _in_thread(lambda: parse_file_node(data))
 
     async def _fetch(self, cid: Cid) -> bytes:
-        with _naming(f"cannot get block {cid} of file {self._root}"):
+        part = "" if cid == self._root else f"block {cid} of file "
+        with _naming(f"cannot get {part}{self._root}"):
             return await self._blocks.get_block(cid.key)
 
     async def _deliver(self) -> None:

@@ -45,6 +45,7 @@ def root_from(name: RootName, salt: bytes = b"") -> Root:
     Raises:
         MisuseError: not a name, or a salt for what is no record.
     """
+    name = name.strip() if isinstance(name, str) else name  # blanks come with what is copied
     if isinstance(name, str) and len(name) == 2 * ID_BYTES and _is_hex(name):
         public_key = bytes.fromhex(name)
         return Root(record_key(public_key, salt), public_key=public_key, salt=salt)

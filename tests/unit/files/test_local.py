@@ -140,14 +140,15 @@ def test_symbolic_link_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("", MisuseError, "is no file"),
-        ("/", MisuseError, "is no file"),
-        ("fifo", MisuseError, "is no file"),
+        ("", MisuseError, "is not a regular file"),
+        ("/", MisuseError, "is not a regular file"),
+        ("fifo", MisuseError, "is not a regular file"),
         ("missing/file", MisuseError, "no folder .*make it first"),
         ("plain/file", MisuseError, "no folder .*make it first"),
+        ("/proc/x", WorldError, "cannot write /proc/x: No such file"),
         (str(TOO_LONG), WorldError, "cannot write .*File name too long"),
     ],
-    ids=["directory", "root", "fifo", "no folder", "file as folder", "unusable"],
+    ids=["directory", "root", "fifo", "no folder", "file as folder", "proc", "unusable"],
 )
 def test_no_target(tmp_path: Path, name: str, error: type[Exception], message: str) -> None:
     """A path that cannot be written to is refused before a byte is fetched, and left as it was."""
@@ -158,6 +159,17 @@ def test_no_target(tmp_path: Path, name: str, error: type[Exception], message: s
         file.open()
     file.discard()
     assert names(tmp_path) == ["fifo", "plain"]
+
+
+def test_a_character_device_is_written_to_as_it_is() -> None:
+    """/dev/null takes everything, stays what it is, and nothing appears beside it."""
+    file = NewFile(Path("/dev/null"))
+    file.open()
+    file.write(b"gone")
+    file.commit()
+    file.discard()
+    assert Path("/dev/null").is_char_device()
+    assert not list(Path("/dev").glob(".xorbit-*"))
 
 
 class FullDisk(BytesIO):

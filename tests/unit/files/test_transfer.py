@@ -8,11 +8,19 @@ import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.unit.files.fakes import FakeBlocks, names, vector_content
-from xorbit.errors import FormatError, MisuseError, NotFoundError, NotStoredError, WorldError
+from xorbit.errors import (
+    FormatError,
+    MisuseError,
+    NoPeersError,
+    NotFoundError,
+    NotStoredError,
+    WorldError,
+)
 from xorbit.files.cid import Cid, Codec, cid_of_block
 from xorbit.files.dag_pb import Link, Node, encode_node
 from xorbit.files.local import cid_of
@@ -217,7 +225,7 @@ async def test_block_that_nobody_takes(window: int) -> None:
     bad = cid_of_block(content[5 * CHUNK_BYTES : 6 * CHUNK_BYTES], Codec.RAW)
     blocks = FakeBlocks()
     blocks.fails.add(bad.key)
-    with pytest.raises(NotStoredError, match=f"cannot store block {bad}: nobody took it"):
+    with pytest.raises(NotStoredError, match=f"cannot store .*: block {bad}: nobody took it"):
         await put_file(blocks, content, window=window)
     assert blocks.in_flight == 0
     assert blocks.calls <= 5 + 2 * window
@@ -241,8 +249,20 @@ async def test_missing_root() -> None:
     """A file whose root nobody has is not found, whatever the root would be."""
     for codec in Codec:
         cid = cid_of_block(b"unknown", codec)
-        with pytest.raises(NotFoundError, match=str(cid)):
+        with pytest.raises(NotFoundError, match=f"cannot get {cid}: "):
             await fetch(FakeBlocks(), cid)
+
+
+async def test_a_put_that_reaches_nobody_names_the_file(tmp_path: Path) -> None:
+    """The user typed a path: no block, of which none is at fault, is named instead."""
+
+    class Nowhere(FakeBlocks):
+        async def store_block(self, data: bytes, kind: Kind) -> NoReturn:
+            raise NoPeersError("nobody is there")
+
+    (tmp_path / "file").touch()
+    with pytest.raises(NoPeersError, match=f"^cannot store {tmp_path}/file: nobody is there$"):
+        await put_file(Nowhere(), tmp_path / "file")
 
 
 async def test_bad_source(tmp_path: Path) -> None:
