@@ -66,6 +66,8 @@ CONSOLE_HEX_BYTES_MAX = 64
 """Of bytes that are no text, only so many are shown."""
 CONSOLE_LINES_MAX = 100
 """Of a longer answer only the beginning is shown."""
+CONSOLE_WORKS_SHOWN_MAX = 10
+"""So many of the works in progress are shown one by one, the others counted by kind."""
 CONSOLE_LINE_BYTES_MAX = 65_536 + 1_024
 """The longest line that may be typed: the text of a block, and a command before it."""
 CONSOLE_WORD_CHARACTERS_MAX = 40
@@ -351,6 +353,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Versions of a record that wait for a slow local follower; the oldest give way."""
     revoked_retry_s: float = 5.0
     """When the list of revoked nodes is followed again after that failed."""
+    revoke_tries_max: int = 8
+    """How often a list of revoked nodes is stored while it is not sure that it stays."""
+    revoke_wait_s: float = 1.0
+    """How long between two of these: the node that is being revoked drops out meanwhile."""
     publish_tries_max: int = 5
     """How often a publish without an explicit `cas` begins anew after losing a race."""
 

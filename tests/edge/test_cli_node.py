@@ -135,13 +135,15 @@ def test_files_and_keys_are_taken_at_standard_input_too(tmp_path: Path, xorbit: 
             keyboard.flush()
             return "".join(shown.readline().decode() for _ in range(answers))
 
-        put = type_line(f"put '{file}'", 2)
-        assert re.fullmatch(r"\[put .*/a file\] 5 bytes held by .*\nbafk\w+\n", put)
+        put = type_line(f"put '{file}'", 3)
+        assert re.fullmatch(
+            r"\[f1\] putting .*\n\[f1\] .*/a file: 5 bytes held by .*\nbafk\w+\n", put
+        )
         assert type_line("keys", 1) == f"me  {key}\n"
         assert "no key named 'nobody'" in type_line("publish nobody hi", 1)
-        published = type_line("publish me 'hello world'", 2)
-        assert published.startswith("[publish me] sequence 1, held by")
-        assert published.endswith(f"\nresolve {key}\n")
+        published = type_line("publish me 'hello world'", 4)
+        assert "[f2] me: sequence 1, held by" in published
+        assert f"\nresolve {key}\n    (trace " in published
         assert type_line("resolve me", 1) == f"[1] resolving the record of {key[:8]}\n"
         assert type_line("stop", 1)
         assert node.ended() == 0

@@ -80,6 +80,8 @@ def test_every_command_is_answered_through_the_console(nodes: list[NodeProcess])
         "disconnect": f"disconnect {'ab' * 32}",
         "cancel": "cancel 99",
         "trace": "trace 00",
+        "pin": "pin bafkr4i",
+        "unpin": "unpin bafkr4i",
     }
     lines = [given.get(name, name) for name in COMMANDS if name not in ("stop", "quit")]
     code, out, err = typed(a, *lines, "quit", "never reached")
@@ -120,14 +122,16 @@ def test_files_and_keys_are_those_of_the_console(
     )
     assert code == 0, err
     name = re.findall(r"^baf\w+$", out, re.MULTILINE)[0]
-    assert "[publish me] sequence 1, held by 3 nodes" in out
+    assert re.search(
+        r"\[f2\] me: sequence 1, held by 3 nodes.*\(trace [0-9a-f]{8}\)", out, re.DOTALL
+    )
     assert "put PATH | put -t TEXT" in out
     public = xorbit("key", "show", "me", "--home", a.home).text.strip()
     assert f"resolve {public} --salt s" in out
     code, out, err = typed(a, "resolve me --salt s", "publish me again --salt s --cas 7")
     assert "sequence 1, 11 bytes:\nhello world" in out
     assert code == 1
-    assert "[publish me] " in err
+    assert "[f1] " in err
     code, out, err = typed(b, f"get {name} -o {copy}", f"get {name}", "put", "get a b c", "put 'x")
     assert copy.read_bytes() == file.read_bytes()
     assert code == 1

@@ -5,6 +5,7 @@ keys and signatures are dealt with here, over whatever calls there are. No termi
 """
 
 import asyncio
+import re
 import shlex
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -12,15 +13,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from xorbit.api import Node
-from xorbit.cli.output import human_size
-from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS
+from xorbit.cli.output import held_by, human_size
+from xorbit.config import CONSOLE_LINE_BYTES_MAX, CONSOLE_LINES_MAX, DEFAULT_LIMITS
 from xorbit.core.console import COMMANDS
 from xorbit.errors import MisuseError, XorbitError
 from xorbit.files.cid import Codec, parse_cid
 from xorbit.keys import list_keys, load_key, public_key_from
+from xorbit.pins import Kept
 from xorbit.run.calls import Calls
+from xorbit.run.pinning import name_of
+from xorbit.run.tracing import tracing
 
 TEXT_FLAG = "-t"
+_OWN_NUMBER = re.compile(r"f\d+")
 
 Say = Callable[[str], None]
 
@@ -32,6 +37,8 @@ class Lines:
         """Serve a user whose files and keys are at `home`, at the node behind `calls`."""
         self.calls = calls
         self.home = home
+        self._begun = 0
+        self._running: dict[str, asyncio.Task[object]] = {}
 
     async def do(self, line: str, say: Say) -> None:
         """Do a line, and say every answer as it comes.
@@ -60,6 +67,10 @@ class Lines:
                 await self._get(words, say)
             case "publish":
                 await self._publish(words, say)
+            case "pins" | "gc" | "pin" | "unpin":
+                await self._kept(name.lower(), words, say)
+            case "cancel":
+                self._cancel(words[0].strip("[]").lower(), say)
             case _:
                 self._keys(words, say)
 
@@ -79,11 +90,12 @@ class Lines:
         if len(words) != 1:
             _misuse("put")
         path = _path(words[0])
-        async with _naming("put", path):
+        own = (await self.calls.status()).id
+        async with self._numbered(f"putting {path}", say) as number:
             summary = await self.calls.put_file(path)
-        nodes = "1 node" if summary.holders_min == 1 else f"{summary.holders_min} nodes or more"
+        nodes = held_by(summary.fewest, own, " or more" if len(summary.fewest) > 1 else "")
         kept = _not_kept(summary.not_kept)
-        say(f"[put {path}] {human_size(summary.bytes)} held by {nodes}{kept}\n{summary.cid}")
+        say(f"[{number}] {path}: {human_size(summary.bytes)} held by {nodes}{kept}\n{summary.cid}")
 
     async def _get(self, words: list[str], say: Say) -> None:
         match words:
@@ -95,9 +107,9 @@ class Lines:
             case _:
                 _misuse("get")
         cid = parse_cid(name)
-        async with _naming("get", path):
+        async with self._numbered(f"getting {path}", say) as number:
             size = await self.calls.get_file_to(cid, path)
-        say(f"[get {path}] {human_size(size)} written")
+        say(f"[{number}] {path}: {human_size(size)} written")
 
     async def _publish(self, words: list[str], say: Say) -> None:
         salt, cas = _option(words, "--salt") or "", _option(words, "--cas")
@@ -106,15 +118,66 @@ class Lines:
         name, value = words
         key = load_key(self.home, name)
         seen = None if cas is None else int(cas)
-        async with _naming("publish", name):
-            done = await self.calls.publish(key, value.encode(), salt=salt.encode(), cas=seen)
-        nodes = "1 node" if len(done.holders) == 1 else f"{len(done.holders)} nodes"
+        own = (await self.calls.status()).id
+        with tracing() as works:
+            async with self._numbered(f"publishing under {name}", say) as number:
+                done = await self.calls.publish(key, value.encode(), salt=salt.encode(), cas=seen)
+        nodes = held_by(done.holders, own)
+        trace = f"\n    (trace {works[-1].hex()[:8]})" if works else ""
         more = f" --salt {shlex.quote(salt)}" if salt else ""
         say(
-            f"[publish {name}] sequence {done.seq}, held by {nodes}{_not_kept(done.not_kept)}; "
+            f"[{number}] {name}: sequence {done.seq}, held by {nodes}{_not_kept(done.not_kept)}; "
             "anybody reads it by\n"
-            f"resolve {key.public_key.hex()}{more}"
+            f"resolve {key.public_key.hex()}{more}{trace}"
         )
+
+    async def _kept(self, what: str, words: list[str], say: Say) -> None:
+        """Do what `xorbit pins`, `pin`, `unpin` and `gc` do."""
+        if len(words) != (what in ("pin", "unpin")):
+            _misuse(what)
+        if what == "pins":
+            rows = [f"{name_of(it.root)}  {human_size(it.root.size)}" for it in await self._pins()]
+            say("\n".join(rows) or "nothing is pinned here")
+        elif what == "pin":
+            async with self._numbered(f"pinning {words[0]}", say) as number:
+                root = await self.calls.pin(words[0])
+            say(f"[{number}] {human_size(root.size)} kept here")
+        else:
+            count = await (self.calls.gc() if what == "gc" else self.calls.unpin(words[0]))
+            say("1 item let go of" if count == 1 else f"{count:,} items let go of")
+
+    async def _pins(self) -> tuple[Kept, ...]:
+        found = await self.calls.pins()
+        return found[:CONSOLE_LINES_MAX]
+
+    @asynccontextmanager
+    async def _numbered(self, what: str, say: Say) -> AsyncGenerator[str]:
+        """Give what takes time a number, by which `cancel` ends it and by which it is told apart.
+
+        The node numbers its own lines; these have an f before the number.
+        """
+        self._begun += 1
+        number = f"f{self._begun}"
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs this in a task"
+        self._running[number] = task
+        say(f"[{number}] {what}: 'cancel {number}' ends it")
+        try:
+            yield number
+        except XorbitError as error:
+            raise type(error)(f"[{number}] {error}") from error
+        except asyncio.CancelledError:
+            say(f"[{number}] cut off: {what} was not done to its end")
+            raise
+        finally:
+            del self._running[number]
+
+    def _cancel(self, number: str, say: Say) -> None:
+        task = self._running.get(number)
+        if task is None:
+            raise MisuseError(f"nothing in progress has the number {number!r}")
+        say(f"cancelling {number}")
+        task.cancel()
 
     def _keys(self, words: list[str], say: Say) -> None:
         if words:
@@ -188,22 +251,17 @@ def is_own(line: str) -> bool:
             return words[:1] != [TEXT_FLAG]
         case "get", [name]:
             return _is_file(name)
-        case ("get", [_, *_]) | (("publish" | "keys"), _):
+        case ("get", [_, *_]) | (("publish" | "keys" | "pins" | "pin" | "unpin" | "gc"), _):
             return True
+        case "cancel", [number]:
+            return _OWN_NUMBER.fullmatch(number.strip("[]").lower()) is not None
         case _:
             return False
 
 
-@asynccontextmanager
-async def _naming(what: str, of: object) -> AsyncGenerator[None]:
-    """Put which line it was before an error's message: several may be in progress."""
-    try:
-        yield
-    except XorbitError as error:
-        raise type(error)(f"[{what} {of}] {error}") from error
-
-
 def _path(text: str) -> Path:
+    if not text:
+        raise MisuseError("expected a path, got nothing")
     return Path(text).expanduser()
 
 

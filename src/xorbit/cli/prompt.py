@@ -15,7 +15,7 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from xorbit.cli.console import LEAVE
-from xorbit.cli.lines import Lines
+from xorbit.cli.lines import Lines, is_own
 from xorbit.cli.output import fact
 from xorbit.config import CONSOLE_COMPLETION_CHARACTERS_MAX, CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
@@ -26,7 +26,7 @@ _SEEN = {
     "NAME": re.compile(r"\bb[a-z2-7]{58}\b"),
     "GUID": re.compile(r"(?<=trace )[0-9a-f]{8}|\b[0-9a-f]{32}\b"),
     "KEY": re.compile(r"(?:(?<=resolve )|(?<=follow ))[0-9a-f]{64}\b"),
-    "NUMBER": re.compile(r"(?<='cancel )\d+"),
+    "NUMBER": re.compile(r"(?<='cancel )f?\d+"),
 }
 _OPTION = re.compile(r"(-\S+) (\w+)")
 
@@ -64,7 +64,9 @@ class Prompt:
                         break
                     if line:
                         await self._start(line)
-        for task in self._running:
+        for task, line in list(self._running.items()):
+            if not self._gone and not is_own(line):  # the others say so themselves
+                self._say(f"cut off: {line}")
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)

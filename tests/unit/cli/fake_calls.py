@@ -11,6 +11,7 @@ from xorbit.files.cid import Cid, Codec
 from xorbit.ids import Id
 from xorbit.items import Address, Contact, block_key
 from xorbit.keys import UserKey
+from xorbit.pins import Root
 from xorbit.run.calls import Calls
 
 NEAR, FAR = Id(b"\xaa" * 32), Id(b"\xbb" * 32)
@@ -29,6 +30,8 @@ class FakeCalls:
         self.got: list[tuple[Cid, Path]] = []
         self.gone = False
         self.full = False
+        self.holder = FAR
+        self.let_go: list[str] = []
         self.not_kept = ""
         self.home = Path()
 
@@ -59,7 +62,7 @@ class FakeCalls:
             raise NotStoredError("all are full")
         if source.name == "endless":
             await asyncio.Event().wait()
-        return SimpleNamespace(cid=FILE, bytes=5, holders_min=1, not_kept=self.not_kept)
+        return SimpleNamespace(cid=FILE, bytes=5, fewest=(self.holder,), not_kept=self.not_kept)
 
     async def get_file_to(self, cid: Cid, to: Path) -> int:
         self.got.append((cid, to))
@@ -68,6 +71,19 @@ class FakeCalls:
     async def publish(self, key: UserKey, value: bytes, *, salt: bytes, cas: int | None) -> Any:
         self.published.append((key.name, value, salt, cas))
         return SimpleNamespace(seq=7, holders=(NEAR, FAR), not_kept=self.not_kept)
+
+    async def pins(self) -> tuple[Any, ...]:
+        return (SimpleNamespace(root=Root(LEAF.key, size=4)),)
+
+    async def pin(self, name: str) -> Root:
+        return Root(LEAF.key, size=4)
+
+    async def unpin(self, name: str) -> int:
+        self.let_go.append(name)
+        return 1
+
+    async def gc(self) -> int:
+        return 2
 
     async def status(self) -> Any:
         return SimpleNamespace(id=NEAR, network="test")

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from tests.unit.cli.fake_calls import FILE, LEAF, FakeCalls
+from tests.unit.cli.fake_calls import FILE, LEAF, NEAR, FakeCalls
 from xorbit.api import Node
 from xorbit.cli.lines import Lines, TypedLines, is_own
 from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS
@@ -42,6 +42,11 @@ async def said_to(lines: Lines, line: str) -> str:
         ("get", False),
         ("publish me hello", True),
         ("keys", True),
+        ("pins", True),
+        ("unpin x", True),
+        ("cancel [f1]", True),
+        ("cancel 1", False),
+        ("cancel", False),
         ("status", False),
         ("resolve me", False),
         ("", False),
@@ -63,9 +68,14 @@ async def test_a_file_is_put_and_got(tmp_path: Path) -> None:
     fake, file = FakeCalls(), tmp_path / "a file"
     lines = Lines(fake.calls, tmp_path)
     text = await said_to(lines, f"put '{file}'")
-    assert text == f"[put {file}] 5 bytes held by 1 node\n{FILE}"
+    begun, text = text.split("\n", 1)
+    assert begun == f"[f1] putting {file}: 'cancel f1' ends it"
+    assert text == f"[f1] {file}: 5 bytes held by 1 node\n{FILE}"
+    fake.holder = NEAR
+    assert "held by this node only" in await said_to(lines, f"put '{file}'")
     for form in (f"get {FILE} -o '{tmp_path}/a copy'", f"get -o '{tmp_path}/a copy' {FILE}"):
-        assert await said_to(lines, form) == f"[get {tmp_path}/a copy] 5 bytes written"
+        said = await said_to(lines, form)
+        assert said.endswith(f"] {tmp_path}/a copy: 5 bytes written")
     await said_to(lines, f"get {LEAF} -o ~/x")
     assert fake.got[1:] == [(FILE, tmp_path / "a copy"), (LEAF, Path.home() / "x")]
 
@@ -83,6 +93,10 @@ async def test_a_file_is_put_and_got(tmp_path: Path) -> None:
         ("publish me x --cas first", "usage: publish"),
         ("publish nobody x", "no key named 'nobody'"),
         ("keys all", "usage: keys"),
+        ("pins all", "usage: pins"),
+        ("pin", "usage: pin NAME"),
+        ("cancel f7", "nothing in progress has the number 'f7'"),
+        ("put ''", "expected a path"),
         ("resolve nobody", "or the name of a key"),
         (f"put -t {'x' * 70_000}", "a line holds at most"),
     ],
@@ -100,7 +114,7 @@ async def test_what_could_not_be_done_names_its_line(tmp_path: Path) -> None:
     """Several may be in progress."""
     fake = FakeCalls()
     fake.full = True
-    with pytest.raises(NotStoredError, match=r"^\[put x\] all are full"):
+    with pytest.raises(NotStoredError, match=r"^\[f1\] all are full"):
         await Lines(fake.calls, tmp_path).do("put x", Said())
 
 
@@ -109,7 +123,7 @@ async def test_publish_says_how_the_value_is_read(tmp_path: Path) -> None:
     key = new_key(tmp_path, "me").public_key.hex()
     lines = Lines(fake.calls, tmp_path)
     text = await said_to(lines, "publish me 'hello world'")
-    assert text.startswith("[publish me] sequence 7, held by 2 nodes")
+    assert "\n[f1] me: sequence 7, held by 2 nodes" in text
     assert text.endswith(f"\nresolve {key}")
     text = await said_to(lines, "publish --salt 'a b' me --cas 6 x")
     assert text.endswith(f"\nresolve {key} --salt 'a b'")
@@ -122,6 +136,28 @@ async def test_what_is_not_refreshed_from_here_is_told(tmp_path: Path) -> None:
     new_key(tmp_path, "me")
     for line in ("put file", "publish me hello"):
         assert "not pinned here (no room)" in await said_to(Lines(fake.calls, tmp_path), line)
+
+
+async def test_what_is_kept_is_listed_and_let_go_of(tmp_path: Path) -> None:
+    fake = FakeCalls()
+    lines = Lines(fake.calls, tmp_path)
+    assert await said_to(lines, "pins") == f"{LEAF}  4 bytes"
+    assert (await said_to(lines, f"pin {LEAF}")).endswith("[f1] 4 bytes kept here")
+    assert await said_to(lines, f"unpin {LEAF}") == "1 item let go of"
+    assert await said_to(lines, "gc") == "2 items let go of"
+    assert fake.let_go == [str(LEAF)]
+
+
+async def test_a_file_under_way_is_ended_by_its_number(tmp_path: Path) -> None:
+    """And it is said that it was cut off."""
+    lines, said = Lines(FakeCalls().calls, tmp_path), Said()
+    task = asyncio.create_task(lines.do("put endless", said))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await lines.do("cancel f1", said)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert said[1:] == ["cancelling f1", "[f1] cut off: putting endless was not done to its end"]
 
 
 async def test_keys_of_the_user_go_by_their_names(tmp_path: Path) -> None:
@@ -155,8 +191,10 @@ async def test_lines_at_a_node_run_beside_each_other_and_end_with_it(tmp_path: P
     assert fake.lines == ["status"]
     for _ in range(3):
         await asyncio.sleep(0)
-    assert [text.split(":")[0] for text in said] == ["none yet", "No closing quotation"]
+    begins = [text.split(":")[0] for text in said]
+    assert sorted(begins) == ["No closing quotation", "[f1] putting endless", "none yet"]
     await typed.close()
+    assert said[-1].startswith("[f1] cut off")
     typed, said = typed_at(fake, tmp_path)
     await typed.close()
     assert said == []

@@ -152,7 +152,7 @@ async def test_what_is_in_progress_ends_with_the_session(tmp_path: Path, said: l
     fake = FakeCalls()
     assert await session(fake, tmp_path, "wait\r\x04") is True
     assert fake.cancelled == ["wait"]
-    assert said[1:] == ["did wait"]
+    assert said[1:] == ["did wait", "cut off: wait"]
 
 
 async def test_ctrl_c_clears_the_line_then_ends_what_was_begun_last_then_says_how_to_leave(

@@ -4,7 +4,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from tests.world import Node, World
-from xorbit.config import CONSOLE_TEXT_CHARACTERS_MAX, Limits
+from xorbit.config import CONSOLE_TEXT_CHARACTERS_MAX, CONSOLE_WORKS_SHOWN_MAX, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.console import COMMANDS
@@ -131,6 +131,8 @@ def test_an_empty_line_is_answered_with_nothing_but_a_console_hears_its_end() ->
         ("put file", "'put -t TEXT' stores a text"),
         ("put -t", "expected a text"),
         ("put -t ''", "expected a text"),
+        ("put -t 'open", "a quote is opened and not closed: 'open"),
+        ("pins", "what is kept here is done where your files are"),
         ("resolve " + "ab" * 32 + " --salt", "usage: resolve KEY [--salt SALT]"),
         ("follow " + "ab" * 32 + " salt", "usage: follow KEY [--salt SALT]"),
         ("connect 7", "no node that is known here begins so"),
@@ -252,6 +254,22 @@ def test_work_says_what_is_in_progress_and_what_it_waits_for() -> None:
     assert " 1 s" in answer(one, "work") or " 2 s" in answer(one, "work")
 
 
+def test_many_works_are_counted_by_kind() -> None:
+    """A put of a large file does not fill the screen."""
+    one, other = World().pair()
+    other.mute = True
+    guids = [one.ask(other, message.Ping()) for _ in range(CONSOLE_WORKS_SHOWN_MAX + 2)]
+    lines = answer(one, "work").splitlines()
+    assert len(lines) == 1 + CONSOLE_WORKS_SHOWN_MAX + 1
+    assert lines[-1].startswith("... and 2 more: 2 x ")
+    assert lines[1].startswith(guids[0].hex())
+
+
+def test_what_only_this_node_took_is_told_so() -> None:
+    *_, last = type_in(World().node(), "put -t hello", 2.0)
+    assert last.startswith("[1] stored at this node only")
+
+
 def test_a_request_that_waits_for_a_dial_says_so() -> None:
     world = World()
     node = world.node()
@@ -309,7 +327,6 @@ def test_what_is_put_is_kept_under_its_name_unless_it_was_not_stored() -> None:
         ("'hello  there'", b"hello  there"),
         ('"it\'s"', b"it's"),
         ("it's", b"it's"),
-        ("'open", b"'open"),
         ("'one' 'two'", b"'one' 'two'"),
         ("  - x  ", b"- x"),
     ],

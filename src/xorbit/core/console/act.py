@@ -62,6 +62,11 @@ def with_keys(state: State, line: Line) -> str:
     raise MisuseError(f"what needs your keys {NO_FILES}")
 
 
+def with_pins(state: State, line: Line) -> str:
+    """Say where this is done: what a name stands for is known above the core."""
+    raise MisuseError(f"what is kept here {NO_FILES}")
+
+
 def resolve(state: State, line: Line) -> Started:
     """Find the newest record."""
     whose, key = _record(line)

@@ -58,13 +58,17 @@ class Started:
 
 
 def unquoted(text: str) -> str:
-    """Return a text without the quotes that stand around all of it, as a shell takes them off."""
+    """Return a text without the quotes that stand around all of it, as a shell takes them off.
+
+    Raises:
+        MisuseError: it begins with a quote that is not closed.
+    """
     if not text.startswith(("'", '"')):
         return text
     try:
         words = shlex.split(text)
-    except ValueError:
-        return text
+    except ValueError as error:
+        raise MisuseError(f"a quote is opened and not closed: {text[:80]}") from error
     return words[0] if len(words) == 1 else text
 
 

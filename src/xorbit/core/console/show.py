@@ -1,8 +1,9 @@
 """What the state tells at once, as text. Reads only; every answer is bounded in lines."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from xorbit.config import CONSOLE_LINES_MAX
+from xorbit.config import CONSOLE_LINES_MAX, CONSOLE_WORKS_SHOWN_MAX
 from xorbit.core.console.line import Line, parse_guid, short
 from xorbit.core.state import Serving, State, Work
 from xorbit.core.trace import in_words, milliseconds, operation
@@ -88,13 +89,18 @@ def jobs(state: State, line: Line) -> str:
 
 
 def work(state: State, _: Line) -> str:
-    """Return what is in progress, the oldest first."""
+    """Return what is in progress, the oldest first; beyond some only how many of which kind."""
+    works = sorted(state.works.items(), key=lambda entry: entry[1].began_at)
+    if not works:
+        return "nothing is in progress"
     rows = [("GUID", "KIND", "AGE", "FOR", "WAITS FOR")]
-    for guid, it in sorted(state.works.items(), key=lambda entry: entry[1].began_at):
-        kind = type(it).__name__.removesuffix("Work")
+    for guid, it in works[:CONSOLE_WORKS_SHOWN_MAX]:
         cause = "itself" if it.origin == guid else short(it.origin)
-        rows.append((guid.hex(), kind, _age(state.now - it.began_at), cause, _waits_for(state, it)))
-    return _columns(rows) if len(rows) > 1 else "nothing is in progress"
+        age, waits_for = _age(state.now - it.began_at), _waits_for(state, it)
+        rows.append((guid.hex(), _kind(it), age, cause, waits_for))
+    more = Counter(_kind(it) for _, it in works[CONSOLE_WORKS_SHOWN_MAX:])
+    kinds = ", ".join(f"{count:,} x {kind}" for kind, count in sorted(more.items()))
+    return _columns(rows) + (f"\n... and {more.total():,} more: {kinds}" if more else "")
 
 
 def trace(state: State, line: Line) -> str:
@@ -105,6 +111,10 @@ def trace(state: State, line: Line) -> str:
         return f"nothing is remembered here of {guid.hex()}"
     where = {peer: state.links[link].address for peer, link in state.link_of.items()}
     return _lines(in_words(operation(guid, events), where))
+
+
+def _kind(work: Work) -> str:
+    return type(work).__name__.removesuffix("Work")
 
 
 def _source(state: State, name: str) -> str:

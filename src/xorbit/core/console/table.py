@@ -68,6 +68,10 @@ _TABLE = (
     Command("status", "who and where this node is", show.status),
     Command("put PATH | put -t TEXT", "store a file, or a block of the text", act.put, 1, MANY),
     Command("get NAME [-o PATH]", "write a file to a path; without -o show a block", act.get, 1, 1),
+    Command("pins", "what this home keeps", act.with_pins),
+    Command("pin NAME", "keep a file that is in the network", act.with_pins, 1, 1),
+    Command("unpin NAME", "let go of what was put, published or pinned", act.with_pins, 1, 1),
+    Command("gc", "let go of pins that nothing kept here needs", act.with_pins),
     Command("keys", "your keys, by name", act.with_keys),
     Command(
         "publish KEYNAME VALUE [--salt SALT] [--cas SEQ]",

@@ -57,7 +57,7 @@ def _text(state: State, outcome: Outcome) -> str:
         case fx.NotFound(asked, failed):
             return f"nobody has it: {asked} said so, {failed} could not be asked"
         case fx.PutDone(receipts):
-            return _receipts(receipts)
+            return _receipts(state, receipts)
         case fx.Answered(peer, response, round_trip_s):
             said = "is there" if isinstance(response, Pong) else type(response).__name__
             return f"{short(peer)} {said}  ({milliseconds(round_trip_s)})"
@@ -103,11 +103,12 @@ def _bytes(data: bytes) -> str:
     return cut if cut == text else f"{cut}... ({len(text):,} characters)"
 
 
-def _receipts(receipts: tuple[Receipt, ...]) -> str:
+def _receipts(state: State, receipts: tuple[Receipt, ...]) -> str:
     if not receipts:
         return "stored nowhere: no node could be asked"
-    held = sum(receipt.outcome == "stored" for receipt in receipts)
-    lines = [f"stored at {held} node{'' if held == 1 else 's'}"]
+    holders = [receipt.node for receipt in receipts if receipt.outcome == "stored"]
+    held = f"{len(holders)} node{'' if len(holders) == 1 else 's'}"
+    lines = [f"stored at {'this node only' if holders == [state.own] else held}"]
     for receipt in receipts:
         reason = f"  {clean(receipt.reason)}" if receipt.reason else ""
         lines.append(f"{receipt.node.hex()}  {receipt.outcome}{reason}")
