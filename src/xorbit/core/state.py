@@ -305,6 +305,8 @@ class Upkeep:
     """When the sweeps for all items, for `changed` and for `left` are due."""
     due_at: float | None = None
     """When those of our owner's items that nobody took are sent again."""
+    far_wait_s: float = 0.0
+    """How long the last wait was before copies that are not ours to keep were looked at again."""
     due_wait_s: float = 0.0
     """How long the last wait for that was."""
     sweep: Guid | None = None
@@ -356,6 +358,8 @@ class State:
     possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
     revoked: frozenset[Id] = frozenset()
     """Whom the operator of our network has turned out; asked for membership only."""
+    hung_up_told: bool = False
+    """Whether the log has it that all who answer hang up; it is said once."""
     dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
     """For those of the possibles that were dialled in vain, how that went."""
     fingers: FingerChecks = field(default_factory=FingerChecks)

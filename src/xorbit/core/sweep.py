@@ -10,14 +10,14 @@ No I/O, no clock.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from xorbit.config import SWEEP_STALLS_MAX
 from xorbit.core import followers, links
 from xorbit.core.effect import CheckStore, DropItems, ReadStore, ScanStore, WriteStore
 from xorbit.core.find import RegionWork
-from xorbit.core.job import StoreRead, StoreScanned
+from xorbit.core.job import StoreDropped, StoreRead, StoreScanned
 from xorbit.core.regions import apart, around, around_us, near
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.core.work import note_bad_read, repair
@@ -83,6 +83,7 @@ class SweepWork(Work):
         "_window",
         "cut",
         "due_left",
+        "far_left",
         "left_to_nearer",
         "sweep",
     )
@@ -104,6 +105,8 @@ class SweepWork(Work):
         self.sweep = sweep
         self.left_to_nearer: int | None = None
         """Our lowest rank among what was left to nearer holders."""
+        self.far_left = False
+        """Whether a copy that is not ours to keep had to stay."""
         self.due_left = False
         """Whether something that is to be refreshed was taken by nobody."""
         self.cut = False
@@ -131,7 +134,8 @@ class SweepWork(Work):
         self._to_send: deque[_Care] = deque()
         self._reading: dict[Guid, _Care] = {}
         self._sending: dict[Guid, _Care] = {}
-        self._closing: dict[Guid, None] = {}
+        self._closing: dict[Guid, tuple[ItemKey, ...]] = {}
+        """What our disk is writing, and which surplus copies it is to drop."""
 
     # --- Events -----------------------------------------------------------------------------------
 
@@ -164,8 +168,11 @@ class SweepWork(Work):
         elif isinstance(result, StoreRead):
             self._hand_over(state, self._reading.pop(result.guid), result)
             self._go_on(state)
-        elif self._closing.pop(result.guid, True) is None and not self._closing:
-            self._next_batch(state)
+        elif (dropping := self._closing.pop(result.guid, None)) is not None:
+            if isinstance(result, StoreDropped) and len(result.keys) < len(dropping):
+                self.far_left = True
+            if not self._closing:
+                self._next_batch(state)
 
     def on_answer(self, state: State, answer: Answer) -> None:
         """Take what a peer lacks, or said to an item."""
@@ -420,18 +427,22 @@ class SweepWork(Work):
         self.due_left |= len(refreshed) < len(due)
         surplus = [key for key, care in self._cares.items() if _is_surplus(state, care)]
         if refreshed:
-            self._closing[guid := state.disk_guid(self.guid)] = None
+            self._closing[guid := state.disk_guid(self.guid)] = ()
             state.emit(CheckStore(guid, refreshed, touch=True, pins=True))
         # What was stored or refreshed since the scan stays; the store counts in whole seconds.
         since_s = state.now - self._scanned_at + 1.0
         self._drop(state, self._expired, state.limits.item_lifetime_s)
-        self._drop(state, surplus, since_s)
+        self._drop(state, surplus, since_s, surplus)
+        far = [care for care in self._cares.values() if _is_far_copy(care)]
+        self.far_left |= len(surplus) < len(far)
         if not self._closing:
             self._next_batch(state)
 
-    def _drop(self, state: State, keys: list[ItemKey], aged_s: float) -> None:
+    def _drop(
+        self, state: State, keys: list[ItemKey], aged_s: float, surplus: Sequence[ItemKey] = ()
+    ) -> None:
         if keys:
-            self._closing[guid := state.disk_guid(self.guid)] = None
+            self._closing[guid := state.disk_guid(self.guid)] = tuple(surplus)
             state.emit(DropItems(guid, tuple(keys), aged_s))
 
     def _next_batch(self, state: State) -> None:
@@ -455,15 +466,14 @@ def _is_within(point: Id, parts: list[tuple[Id, Id]]) -> bool:
     return any(first <= point <= last for first, last in parts)
 
 
+def _is_far_copy(care: _Care) -> bool:
+    return care.is_far and care.held.pinned_age_s is None
+
+
 def _is_surplus(state: State, care: _Care) -> bool:
-    held, others = care.held, care.others
+    others = care.others
     enough = len(others) >= state.limits.replicas
-    return (
-        care.is_far
-        and held.pinned_age_s is None
-        and enough
-        and all(peer.id in care.at for peer in others)
-    )
+    return _is_far_copy(care) and enough and all(peer.id in care.at for peer in others)
 
 
 def _take_newer(state: State, key: ItemKey, newer: Item) -> None:

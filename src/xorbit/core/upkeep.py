@@ -101,6 +101,7 @@ def _ended(state: State, done: SweepWork) -> None:
         if len(upkeep.left) > limits.concerned_max:
             upkeep.full_at = min(upkeep.full_at, upkeep.left_at)
             upkeep.left, upkeep.left_at = {}, None
+    _come_back_for_far_copies(state, done)
     if done.due_left:
         wait_s = max(2 * upkeep.due_wait_s, limits.send_again_s_min)
         upkeep.due_wait_s = min(wait_s, limits.sweep_interval_s)
@@ -108,6 +109,19 @@ def _ended(state: State, done: SweepWork) -> None:
     elif upkeep.due_at is None:
         upkeep.due_wait_s = 0.0
     _arm(state)
+
+
+def _come_back_for_far_copies(state: State, done: SweepWork) -> None:
+    """Copies that are not ours to keep, and had to stay yet, are looked at again ever later."""
+    upkeep, limits, concerned = state.upkeep, state.limits, done.sweep.concerned
+    if concerned is None or done.cut:
+        return
+    if done.far_left:
+        wait_s = max(2 * upkeep.far_wait_s, limits.hand_off_delay_s)
+        upkeep.far_wait_s = min(wait_s, limits.sweep_interval_s)
+        _note_changed(state, concerned, upkeep.far_wait_s)
+    else:
+        upkeep.far_wait_s = 0.0
 
 
 def _arm(state: State) -> None:
