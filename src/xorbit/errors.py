@@ -53,9 +53,10 @@ class NotStoredError(WorldError):
 
 
 class StaleError(WorldError):
-    """Another writer was faster: the record that was to be replaced is no longer the newest.
+    """The record that was to be replaced is not the newest: mostly, another writer was faster.
 
-    `newer` is the record that is held instead (`items.Record`), where a node named one.
+    `newer` is the record that is held instead (`items.Record`), where a node named one. It may be
+    an older one: of a version that was seen once nobody may be left.
     """
 
     def __init__(self, message: str, newer: Any = None) -> None:

@@ -133,7 +133,7 @@ def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(
         (("put", __file__, "--network", "another"), 2, "belongs to the open network"),
         (("ping", "00" * 32), 4, ""),
         (("ping", "127.0.0.1:1"), 4, "127.0.0.1:1: "),
-        (("ping", "xyz"), 2, "no connected peer's id begins with 'xyz'"),
+        (("ping", "xyz"), 2, "no connected peer's id and no contact's begins with 'xyz'"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(
@@ -242,4 +242,4 @@ def test_ping_by_id_by_its_beginning_and_by_address(
         assert facts["addresses"] == [b.address]
         assert facts["round_trip_s"] >= 0
     assert xorbit("ping", b.id, "--home", a.home).out.decode().startswith(f"{b.id}  ")
-    xorbit("ping", "", "--home", a.home).failed(2, "2 peers begin with ''")
+    xorbit("ping", "", "--home", a.home).failed(2, "2 known ids begin with ''")

@@ -89,11 +89,14 @@ def test_what_is_wrong_is_said(xorbit: Command, nodes: list[NodeProcess], key: s
     xorbit("publish", name, "x", "--file", "y", *home).failed(2, "name what to publish")
     xorbit("publish", name, "x" * 60_001, *home).failed(2, "60,000 bytes")
     xorbit("publish", name, "x", "--salt", "s" * 65, *home).failed(2, "64 bytes")
-    xorbit("publish", name, "--file", "/nowhere", *home).failed(1, "/nowhere")
+    xorbit("publish", name, "--file", "/nowhere", *home).failed(2, "/nowhere")
     xorbit("publish", name, "x", "--cas", -1, *home).failed(2, "--cas")
+    xorbit("publish", name, "x", "--cas", 999, *home).failed(5, "a version that nobody holds")
     xorbit("whereis", "ab" * 32, *home).failed(3, "nobody has it")
     for command in ("whereis", "lookup"):
         xorbit(command, "127.0.0.1:1", *home).failed(2, "expected a node's id")
+        assert xorbit(command, nodes[1].id[:12], *home).code == 0
+        xorbit(command, "zz", *home).failed(2, "give a whole id (64 hexadecimal digits)")
 
 
 def test_without_a_node_on_the_home_a_client_does_it(
@@ -141,6 +144,29 @@ def test_follow_prints_a_line_for_each_change(
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_follow_says_that_there_is_nothing_yet(nodes: list[NodeProcess], tmp_path: Path) -> None:
+    """And, of a node that knows nobody, that nobody can be asked."""
+    nothing = "5a" * 32
+    with NodeProcess(tmp_path / "alone", network="nobody else's") as alone:
+        for home, lines in ((nodes[0].home, 1), (alone.home, 2)):
+            words = [*XORBIT, "follow", nothing, "--home", str(home)]
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            guard = threading.Timer(WITHIN_S, process.kill)
+            guard.start()
+            try:
+                assert process.stderr is not None
+                said = [process.stderr.readline().decode() for _ in range(lines)]
+                assert said[0] == f"following {nothing}; there is no version yet\n"
+                assert "no other node is reachable" in said[-1] or lines == 1
+                process.send_signal(signal.SIGINT)
+                assert process.wait(WITHIN_S) == 130
+            finally:
+                guard.cancel()
+                process.kill()
+                process.wait()
+                process.stderr.close()
 
 
 # --- Ways -----------------------------------------------------------------------------------------

@@ -9,13 +9,15 @@ from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret
 from xorbit.cli.output import fact, fact_columns, fact_json, finish, talk
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.core.status import FingerStatus
-from xorbit.ids import distance
+from xorbit.ids import Id, distance
 from xorbit.items import ConnectionItem, Contact
-from xorbit.run.calls import id_from
+from xorbit.run.calls import whole_id
 
 NodeId = Annotated[
     str,
-    typer.Argument(metavar="ID", help="An id: 64 hexadecimal digits.", show_default=False),
+    typer.Argument(
+        metavar="ID", help="An id, or the beginning of that of a known node.", show_default=False
+    ),
 ]
 
 
@@ -28,15 +30,15 @@ def whereis(
     json: Json = False,
 ) -> None:
     """Say where a node is now: its addresses, as it signed them itself."""
-    wanted = id_from(id)
 
-    async def work() -> ConnectionItem:
+    async def work() -> tuple[Id, ConnectionItem]:
         async with open_calls(
             home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
         ) as calls:
-            return await calls.whereis(wanted)
+            wanted = await whole_id(calls, id)
+            return wanted, await calls.whereis(wanted)
 
-    found = finish(work())
+    wanted, found = finish(work())
     addresses = [str(address) for address in found.addresses]
     if json:
         fact_json(
@@ -84,19 +86,18 @@ def lookup(
     trace: Trace = False,
 ) -> None:
     """Find the nodes whose ids are closest to an id, closest first."""
-    wanted = id_from(id)
-
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
 
-    async def work() -> tuple[Contact, ...]:
-        async with (
-            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
-            recorder.at(calls, f"lookup {wanted.hex()}"),
-        ):
-            return await recorder.watch("", calls.lookup(wanted))
+    async def work() -> tuple[Id, tuple[Contact, ...]]:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            wanted = await whole_id(calls, id)
+            async with recorder.at(calls, f"lookup {wanted.hex()}"):
+                return wanted, await recorder.watch("", calls.lookup(wanted))
 
-    found = finish(work())
+    wanted, found = finish(work())
     if json:
         contacts = [
             {**_contact_facts(contact), "distance_bits": distance(wanted, contact.id).bit_length()}

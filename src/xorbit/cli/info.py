@@ -10,9 +10,7 @@ from xorbit.api import connect, open_calls
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
 from xorbit.cli.output import fact_columns, fact_json, finish, human_size, talk
 from xorbit.core.status import PeerStatus
-from xorbit.errors import MisuseError
-from xorbit.ids import ID_BYTES
-from xorbit.run.calls import Calls, NodeStatus, PingAnswer
+from xorbit.run.calls import NodeStatus, PingAnswer, whole_id
 
 ID_DIGITS_SHOWN = 8
 """How much of an id is shown where there is no room for all of it."""
@@ -113,7 +111,7 @@ def _peer_facts(peer: PeerStatus) -> dict[str, object]:
 
 def _peer_lines(found: tuple[PeerStatus, ...]) -> list[tuple[str, ...]]:
     """Return the table; a terminal that is narrower gets the beginnings of ids, as `ping` takes."""
-    heads = ("ID", "ADDRESS", "OPENED BY", "ROUND TRIP", "WAITING", "SERVING", "OPEN FOR")
+    heads = ("ID", "ADDRESS", "OPENED BY", "ROUND TRIP", "WAITING", "ANSWERING", "OPEN FOR")
     lines = [heads, *map(_peer_line, found)]
     if sys.stdout.isatty() and _width(lines) > shutil.get_terminal_size().columns:
         return [(line[0][:ID_DIGITS_SHOWN], *line[1:]) for line in lines]
@@ -146,7 +144,7 @@ def ping(
         str,
         typer.Argument(
             metavar="ID",
-            help="A node's id, the beginning of a connected peer's id, or HOST:PORT.",
+            help="A node's id, the beginning of a known node's id, or HOST:PORT.",
             show_default=False,
         ),
     ],
@@ -162,7 +160,8 @@ def ping(
         async with open_calls(
             home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
         ) as calls:
-            return await calls.ping(await _whole_id(calls, id))
+            is_address = ":" in id
+            return await calls.ping(id if is_address else await whole_id(calls, id, "or HOST:PORT"))
 
     answer = finish(work())
     observed = None if answer.observed is None else str(answer.observed)
@@ -178,19 +177,3 @@ def ping(
     else:
         seen = f"sees us at {observed}" if observed else ""
         fact_columns([(answer.id.hex(), _milliseconds(answer.round_trip_s), seen)])
-
-
-async def _whole_id(calls: Calls, text: str) -> str:
-    """Return an id of which only the beginning was typed, if just one peer's begins so."""
-    if ":" in text or len(text) >= 2 * ID_BYTES:
-        return text
-    ids = [peer.id.hex() for peer in await calls.peers()]
-    fitting = [id for id in ids if id.startswith(text.lower())]
-    if len(fitting) > 1:
-        raise MisuseError(f"the ids of {len(fitting)} peers begin with {text!r}: type more of it")
-    if not fitting:
-        raise MisuseError(
-            f"no connected peer's id begins with {text!r} ('xorbit peers' lists them): "
-            f"give a whole id ({2 * ID_BYTES} hexadecimal digits) or HOST:PORT"
-        )
-    return fitting[0]

@@ -65,9 +65,10 @@ def admit(
 ) -> None:
     """Admit a node to the network that is run from the home; print its membership file.
 
-    The file holds nothing secret: only the node with that key can use it.
+    The file holds nothing secret: only the node with that key can use it. A node that has been
+    revoked is refused.
     """
-    membership = admit_node(home or default_home(), _public_key(public_key))
+    membership = _admit(home or default_home(), _public_key(public_key))
     if output is None:
         sys.stdout.write(membership.decode())
         return
@@ -76,6 +77,19 @@ def admit(
     except OSError as error:
         raise WorldError(f"cannot write {output}: {error.strerror}") from error
     talk(f"give {output} to the node; there, run: xorbit network join {output.name}")
+
+
+def _admit(place: Path, public_key: bytes) -> bytes:
+    """Admit a node, unless it has been revoked, and write down that it has been admitted."""
+    name, authority = load_authority(place)
+    membership = admit_node(place, public_key)
+    if revoked.is_listed(place, authority.public_key, public_key):
+        raise MisuseError(
+            f"network {name!r} has revoked this node, for good: it may come back with a new key "
+            "only, from a new home (there: xorbit network join --home NEW_HOME)"
+        )
+    revoked.note_admitted(place, public_key)
+    return membership
 
 
 def _public_key(text: str) -> bytes:
@@ -102,7 +116,8 @@ def revoke(
     """Turn a node out of the network that is run from the home, for good.
 
     The list of revoked nodes is a record that every node of the network follows: within seconds
-    they close their connections to that node, and take no new ones.
+    they close their connections to that node, and take no new ones. It is put on the list whether
+    or not it has been admitted from this home; where it never was, that is said.
     """
     place = home or default_home()
     gone = id_from(node)
@@ -112,6 +127,8 @@ def revoke(
         async with open_calls(place, bootstrap=bootstrap or (), network=name) as calls:
             return await revoked.revoke(calls, UserKey(authority.signing_key), gone, place)
 
+    if not revoked.was_admitted(place, gone):
+        talk("never admitted from here, as far as this home knows; revoking it all the same")
     receipt = finish(work())
     if json:
         holders = [holder.hex() for holder in receipt.holders] if receipt else None
@@ -119,7 +136,9 @@ def revoke(
     elif receipt is None:
         talk("that node has been revoked already")
     else:
-        talk(f"revoked; {len(receipt.holders)} nodes hold the list (version {receipt.seq})")
+        count = len(receipt.holders)
+        hold = "1 node holds" if count == 1 else f"{count} nodes hold"
+        talk(f"revoked; {hold} the list (version {receipt.seq})")
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """`xorbit publish`, `resolve` and `follow`: records, which only the holder of a key can write."""
 
+import asyncio
 import sys
 from base64 import b64encode
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,14 @@ import typer
 
 from xorbit.api import default_home, open_calls
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
-from xorbit.cli.output import fact, fact_json, finish, warn_not_kept
+from xorbit.cli.output import fact, fact_json, finish, talk, warn_not_kept
 from xorbit.cli.tracing import Recorder, Trace
-from xorbit.errors import MisuseError
+from xorbit.config import DEFAULT_LIMITS
+from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
+from xorbit.files.local import open_source, size_left
 from xorbit.items import VALUE_BYTES_MAX, Record
 from xorbit.keys import load_key, public_key_from
+from xorbit.run.calls import Calls
 from xorbit.run.publish import PublishReceipt
 
 STANDARD_STREAM = "-"
@@ -58,7 +63,7 @@ def publish(
             "--cas",
             metavar="SEQ",
             min=0,
-            help="Only if the newest version is still this one (0: none yet); else exit code 5.",
+            help="Only if the newest version is this one (0: none yet); else exit code 5.",
             show_default=False,
         ),
     ] = None,
@@ -154,7 +159,8 @@ def follow(
 ) -> None:
     """Print a line for the newest version of a record, then one for each newer one, until Ctrl-C.
 
-    Sequence number and value, or one JSON object a line.
+    Sequence number and value, or one JSON object a line. That there is no version yet, or nobody
+    to ask, is said on standard error.
     """
     wanted = public_key_from(home or default_home(), public_key)
 
@@ -162,6 +168,7 @@ def follow(
         secret = read_secret(network_secret)
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            _told_of_silence(calls, wanted, _salt(salt)),
             aclosing(calls.follow(wanted, _salt(salt))) as versions,
         ):
             async for record in versions:
@@ -173,6 +180,32 @@ def follow(
     finish(work())
 
 
+@asynccontextmanager
+async def _told_of_silence(calls: Calls, public_key: bytes, salt: bytes) -> AsyncGenerator[None]:
+    """Say on standard error, each once, that there is nothing to see yet, and nobody to ask."""
+    telling = asyncio.create_task(_tell_of_silence(calls, public_key, salt))
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
+
+
+async def _tell_of_silence(calls: Calls, public_key: bytes, salt: bytes) -> None:
+    what = f"following {public_key.hex()}"
+    try:
+        await calls.resolve(public_key, salt)
+    except (NotFoundError, NoPeersError):
+        talk(f"{what}; there is no version yet")
+    except XorbitError:
+        return  # following fails of the same, and says so
+    with suppress(XorbitError):  # the same
+        while await calls.peers():  # noqa: ASYNC110 - they may be those of another process
+            await asyncio.sleep(DEFAULT_LIMITS.follow_poll_s)
+        every_s = DEFAULT_LIMITS.follow_retry_s
+        talk(f"{what}; no other node is reachable now: looking again every {every_s:g} s")
+
+
 def _value(value: str | None, file: str | None) -> bytes:
     if (value is None) == (file is None):
         raise MisuseError("name what to publish: a VALUE, or --file PATH (one of them)")
@@ -180,7 +213,12 @@ def _value(value: str | None, file: str | None) -> bytes:
         return value.encode(errors="surrogateescape")
     if file == STANDARD_STREAM:
         return sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
-    with Path(str(file)).open("rb") as opened:
+    with open_source(Path(str(file))) as opened:
+        size = size_left(opened) or 0
+        if size > VALUE_BYTES_MAX:
+            raise MisuseError(
+                f"a record's value holds at most {VALUE_BYTES_MAX:,} bytes, {file} has {size:,}"
+            )
         return opened.read(VALUE_BYTES_MAX + 1)
 
 

@@ -26,6 +26,11 @@ from xorbit.ids import ID_BITS, Guid, Id, finger_point
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Closest, FindClosest, Ping, Pong
 
+HUNG_UP = (
+    "whoever answered hung up at once; in a managed network its operator may have revoked this "
+    "node: ask there (still trying, now and then)"
+)
+
 # --- Meeting peers ------------------------------------------------------------------------------
 
 
@@ -124,7 +129,10 @@ class JoinWork(Work):
         self._lookup: Lookup | None = None
 
     def start(self, state: State) -> None:
-        """Dial, unless we are connected already or know nobody."""
+        """Dial, unless we are connected already, know nobody, or are revoked."""
+        if state.own in state.revoked:
+            self._finish(state, fx.Failed("unreachable", links.OWN_REVOKED))
+            return
         if state.link_of:
             self._look_up(state)
             return
@@ -185,8 +193,9 @@ class JoinWork(Work):
     def _joined(self, state: State) -> None:
         peers = len(state.link_of)
         if not (peers or state.joined):
-            self._fail(state, "whoever answered hung up again")
+            self._fail(state, HUNG_UP)
             return
+        state.hung_up_told = False
         if not state.joined:
             state.joined = True
             state.tell("joined the network", f"{peers} {'peer' if peers == 1 else 'peers'}")
@@ -201,8 +210,13 @@ class JoinWork(Work):
     def _fail(self, state: State, why_else: str = "no answer in time") -> None:
         state.look_wait_s = 0.0
         _put_back(state, [address for address, _ in self._failures])
-        what = "; ".join(f"{address}: {why}" for address, why in self._failures)
-        state.warn("no way into the network", what or why_else)
+        if state.own in state.revoked:  # since we began; that has been said, and nobody is tried
+            self._finish(state, fx.Failed("unreachable", links.OWN_REVOKED))
+            return
+        what = "; ".join(f"{address}: {why}" for address, why in self._failures) or why_else
+        if what != HUNG_UP or not state.hung_up_told:
+            state.warn("no way into the network", what)
+        state.hung_up_told = what == HUNG_UP
         limits = state.limits
         wait = max(limits.bootstrap_retry_s_min, state.retry_wait_s * 2)
         state.retry_wait_s = min(wait, limits.bootstrap_retry_s_max)
@@ -275,7 +289,8 @@ def look_around(state: State) -> None:
 
 def rejoin(state: State) -> None:
     """Try to join again, unless we are connected after all or know no address."""
-    if not state.link_of and _worth_dialling(state):
+    is_revoked = state.own in state.revoked
+    if not state.link_of and not is_revoked and _worth_dialling(state):
         _look_up(state, state.own)
 
 

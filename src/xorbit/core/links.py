@@ -47,6 +47,7 @@ from xorbit.wire.message import (
 )
 
 ANOTHER_QUESTION = "an answer to another question"
+OWN_REVOKED = "the network's operator has revoked this very node: nobody lets it in any more"
 TOO_MANY_DIALS = "not dialled: too many others wait to be"
 
 # --- Our requests -------------------------------------------------------------------------------

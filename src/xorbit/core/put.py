@@ -238,7 +238,7 @@ class PutWork(Work):
         if state.listening:
             found.append(Contact(state.own))
         found.sort(key=lambda contact: distance(self._key.id, contact.id))
-        tried = {*self._receipts, *self._storing.values()}
+        tried = {*self._receipts, *self._storing.values(), *state.revoked}
         found = found[:replicas] if self._may_widen else found
         self._others = [contact for contact in found if contact.id not in tried]
 
@@ -382,6 +382,8 @@ class PutWork(Work):
         """Return whose version all but one of the r closest took, or may have taken."""
         voters = [peer for peer in self._receipts if peer not in self._unable]
         voters += [peer for peer in self._silent if peer not in self._receipts]
+        # What is being stored may be the very list that turns a node out, which then drops out.
+        voters = [peer for peer in voters if peer not in state.revoked]
         voters.sort(key=lambda peer: distance(self._key.id, peer))
         closest = voters[: state.limits.replicas]
         said = [self._receipts[peer].outcome for peer in closest if peer in self._receipts]

@@ -11,19 +11,21 @@ from xorbit.core.job import ConnectionOpened, DialFailed, Revoked
 from xorbit.core.state import Link, State
 
 REASON = "the network's operator has revoked this node"
+REVOKED_THERE = "revoked: the network's operator has turned out the node at this address"
 
 
 def handle_revoked(state: State, job: Revoked) -> None:
     """Take the whole list in: end what leads to those on it, and forget them as contacts."""
+    had_been = state.own in state.revoked
     state.revoked = frozenset(job.ids)
-    if state.own in state.revoked:
-        state.warn("revoked", "the network's operator has revoked this very node")
+    if state.own in state.revoked and not had_been:
+        state.warn("revoked", links.OWN_REVOKED)
     for peer in job.ids:
         if peer != state.own:
             state.table.forget(peer)
             links.forget_possible(state, peer)
     for link in [link for link in state.links.values() if _is_unwelcome(state, link)]:
-        state.tell("revoked peer", link.peer.hex())
+        _leave_alone(state, link)
         links.close(state, link, REASON)
 
 
@@ -39,10 +41,17 @@ def turn_away(state: State, job: ConnectionOpened) -> bool:
     state.links[link.guid] = link
     state.emit(Close(link.guid, REASON))
     if job.dial is not None:
+        _leave_alone(state, link)
         links.handle_dial_failed(
-            state, DialFailed(job.dial, ((job.address, REASON),), impostor=True)
+            state, DialFailed(job.dial, ((job.address, REVOKED_THERE),), impostor=True)
         )
     return True
+
+
+def _leave_alone(state: State, link: Link) -> None:
+    """Say who is turned away, and do not dial that address again to find a way in."""
+    state.knowns.pop(link.address, None)
+    state.tell("revoked", f"the node at {link.address} ({link.peer.hex()}) is turned away")
 
 
 def _is_unwelcome(state: State, link: Link) -> bool:

@@ -62,6 +62,10 @@ class PutReceipt(Struct, frozen=True):
     not_kept: str = ""
     """Why it is not kept and refreshed from here; "" where it is."""
 
+    def __repr__(self) -> str:
+        """Show the name and how many hold it; the fields have the rest."""
+        return f"<PutReceipt {self.cid}, held by {len(self.holders)}>"
+
     @property
     def cid(self) -> Cid:
         """The name of the block, as raw bytes."""
@@ -384,11 +388,17 @@ def cid_from(name: Name) -> Cid:
     """Return the CID of a name in any of its forms; of a bare key, that of raw bytes.
 
     Raises:
-        MisuseError: text that is no CID.
+        MisuseError: text that is no CID, or what is no name at all.
     """
-    if isinstance(name, str):
-        return parse_cid(name)
-    return Cid(Codec.RAW, name) if isinstance(name, ItemKey) else name
+    match name:
+        case str():
+            return parse_cid(name)
+        case ItemKey():
+            return Cid(Codec.RAW, name)
+        case Cid():
+            return name
+        case _:  # callers without types
+            raise MisuseError(f"expected a name (text, Cid or ItemKey), got {name!r:.80}")
 
 
 def target_from(target: Target) -> Id | Address:
@@ -419,11 +429,35 @@ def id_from(id: Id | str) -> Id:
     Raises:
         MisuseError: neither 32 bytes nor 64 hexadecimal digits.
     """
-    if isinstance(id, str) and ":" in id:
+    try:
+        found = Id(bytes.fromhex(id)) if isinstance(id, str) else id
+    except ValueError:
+        found = Id(b"")
+    if len(found) != ID_BYTES:
         raise MisuseError(f"expected a node's id ({2 * ID_BYTES} hexadecimal digits), got {id!r}")
-    found = target_from(id)
-    assert not isinstance(found, Address), "an address has a colon"
     return found
+
+
+async def whole_id(calls: Calls, text: str, or_else: str = "") -> Id:
+    """Return the id that is meant: whole, or the beginning of that of one peer or contact.
+
+    Raises:
+        MisuseError: neither; the message ends with what may be given instead.
+    """
+    if len(text) >= 2 * ID_BYTES or ":" in text:
+        return id_from(text)
+    peers, contacts = await calls.peers(), await calls.contacts()
+    known = dict.fromkeys(node.id.hex() for node in (*peers, *contacts))
+    fitting = [id for id in known if id.startswith(text.lower())]
+    if len(fitting) > 1:
+        raise MisuseError(f"{len(fitting)} known ids begin with {text!r}: type more of it")
+    if not fitting:
+        instead = f"give a whole id ({2 * ID_BYTES} hexadecimal digits) {or_else}".rstrip()
+        raise MisuseError(
+            f"no connected peer's id and no contact's begins with {text!r} ('xorbit peers' and "
+            f"'fingers' list some): {instead}"
+        )
+    return id_from(fitting[0])
 
 
 def public_key_bytes(key: Key) -> bytes:

@@ -59,8 +59,15 @@ async def publish(
     """Store the next version of a record; see `Calls.publish`."""
     if cas is not None:
         if not 0 <= cas < SEQUENCE_MAX:
-            raise MisuseError(f"cas is the sequence number that you have seen, got {cas}")
-        return await store_surely(calls, key, key.sign(cas + 1, value, salt), cas)
+            raise MisuseError(
+                "cas is the sequence number of the version that you have seen, "
+                f"0..{SEQUENCE_MAX - 1} (0: none yet), got {cas}"
+            )
+        try:
+            return await store_surely(calls, key, key.sign(cas + 1, value, salt), cas)
+        except NotStoredError:
+            await _hold_against(calls, key, salt, cas)
+            raise
     stale = None
     for _ in range(TRIES_MAX):
         newest = stale.newer if stale else await newest_of(calls, key.public_key, salt)
@@ -107,6 +114,21 @@ async def store_surely(calls: Records, key: UserKey, record: Record, cas: int) -
         f"only {held} of {len(done.receipts)} nodes took it, too few to be sure that no other "
         f"writer has won: publish the same value again with cas {cas}"
     )
+
+
+async def _hold_against(calls: Records, key: UserKey, salt: bytes, cas: int) -> None:
+    """Where nobody took a version: raise StaleError if that is because none is numbered `cas`."""
+    newest = await newest_of(calls, key.public_key, salt)
+    seq = newest.seq if newest else 0
+    if newest is not None and seq > cas:
+        raise _stale(cas, newest)
+    if seq < cas:
+        held = f"the newest is {seq}" if newest else "there is none yet (0)"
+        raise StaleError(
+            f"you have seen a version that nobody holds: expected sequence {cas}, {held}; "
+            "read it, then publish again",
+            newest,
+        )
 
 
 def _receipt(record: Record, done: PutDone) -> PublishReceipt:

@@ -15,9 +15,18 @@ from pathlib import Path
 
 import msgspec
 
-from xorbit.config import REVOKED_MAX
+from xorbit.config import DEFAULT_LIMITS, REVOKED_MAX
 from xorbit.core.job import Revoked
-from xorbit.errors import FormatError, ItemError, MisuseError, StaleError, StoppedError, XorbitError
+from xorbit.errors import (
+    FormatError,
+    ItemError,
+    MisuseError,
+    NotStoredError,
+    StaleError,
+    StoppedError,
+    WorldError,
+    XorbitError,
+)
 from xorbit.ids import ID_BYTES, Id, id_of
 from xorbit.items import Record, check_is, record_key, version
 from xorbit.keys import UserKey
@@ -26,6 +35,7 @@ from xorbit.run.publish import TRIES_MAX, PublishReceipt, newest_of, store_surel
 
 SALT = b"xorbit revoked"
 REVOKED_FILE = "revoked.record"
+ADMITTED_FILE = "admitted.ids"
 
 log = logging.getLogger("xorbit")
 
@@ -85,6 +95,34 @@ def load(home: Path, authority_key: bytes) -> Record | None:
     except (OSError, msgspec.MsgspecError, ItemError, FormatError):
         return None
     return record
+
+
+def is_listed(home: Path, authority_key: bytes, node: bytes) -> bool:
+    """Return whether a home's list has a node, by its id or by its public key."""
+    record = load(home, authority_key)
+    return record is not None and not {node, id_of(node)}.isdisjoint(job_of(record).ids)
+
+
+def note_admitted(home: Path, public_key: bytes) -> None:
+    """Write down that a node has been admitted from this home.
+
+    Raises:
+        WorldError: the home cannot be written.
+    """
+    try:
+        with (home / ADMITTED_FILE).open("a") as file:
+            file.write(f"{id_of(public_key).hex()}\n")
+    except OSError as error:
+        raise WorldError(f"cannot write {home / ADMITTED_FILE}: {error.strerror}") from error
+
+
+def was_admitted(home: Path, node: bytes) -> bool:
+    """Return whether a node, by id or public key, has been admitted from here, as far as known."""
+    try:
+        lines = (home / ADMITTED_FILE).read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return not {node.hex(), id_of(node).hex()}.isdisjoint(lines)
 
 
 def save(home: Path, record: Record) -> None:
@@ -158,11 +196,30 @@ async def revoke(calls: Calls, authority: UserKey, gone: Id, home: Path) -> Publ
             return None
         record = authority.sign((last.seq if last else 0) + 1, encode_ids((*ids, gone)), SALT)
         try:
-            receipt = await store_surely(calls, authority, record, found.seq if found else 0)
+            receipt = await _store(calls, authority, record, found.seq if found else 0)
         except StaleError as error:
             stale = error
             continue
-        await asyncio.to_thread(save, home, record)
+        await asyncio.to_thread(save, home, receipt.record)
         return receipt
-    assert stale is not None
-    raise stale
+    raise StaleError(
+        "the list of revoked nodes is being changed from somewhere else too: run this again",
+        stale.newer if stale else None,
+    )
+
+
+async def _store(calls: Calls, authority: UserKey, record: Record, cas: int) -> PublishReceipt:
+    """Store a list until it is sure that it stays.
+
+    The node that it turns out is mostly among those asked to hold it, and its connections end while
+    it is asked. Whoever stores hears of the list as all others do, soon after the first holder has
+    it, and then neither asks nor counts that node.
+    """
+    for _ in range(DEFAULT_LIMITS.revoke_tries_max):
+        with suppress(NotStoredError):
+            return await store_surely(calls, authority, record, cas)
+        await asyncio.sleep(DEFAULT_LIMITS.revoke_wait_s)
+    raise NotStoredError(
+        "the list of revoked nodes did not reach enough nodes to be sure that it stays: run this "
+        "again, it does no harm; --bootstrap HOST:PORT names another way in"
+    )

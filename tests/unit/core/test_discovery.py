@@ -185,7 +185,7 @@ def test_a_node_that_all_hang_up_on_has_not_joined_and_tries_again() -> None:
     assert isinstance(outcome, fx.Failed)
     assert not node.machine.state.joined
     said = [e for _, _, effects in node.log for e in effects if isinstance(e, fx.Report)]
-    assert [report.detail for report in said] == ["whoever answered hung up again"]
+    assert [report.detail for report in said] == [discovery.HUNG_UP]
     world.run(60.0)
     assert len(dials(node)) > 3
 

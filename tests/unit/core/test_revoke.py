@@ -1,10 +1,15 @@
 """Revoked nodes: connections end, handshakes lead nowhere, nobody hands them on."""
 
+from nacl.signing import SigningKey
+
 from tests.world import Node, World
 from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
-from xorbit.core.revoke import REASON
+from xorbit.core.links import OWN_REVOKED
+from xorbit.core.revoke import REVOKED_THERE
+from xorbit.items import key_of
+from xorbit.keys import UserKey
 from xorbit.wire.message import FindClosest, Ping
 
 QUIET = Limits(maintenance_interval_s=1e6)
@@ -44,8 +49,9 @@ def test_a_dial_that_leads_to_a_revoked_node_has_failed() -> None:
     revoke(one, other)
     outcome = world.outcome(one, one.connect(other))
     assert isinstance(outcome, fx.Failed)
-    assert outcome.tried == ((other.address, REASON),)
+    assert outcome.tried == ((other.address, REVOKED_THERE),)
     world.run(1.0)
+    assert other.address not in one.machine.state.knowns
     assert one.links_to(other) == []
     assert not one.knows(other)
 
@@ -89,3 +95,61 @@ def test_a_node_that_is_revoked_itself_says_so() -> None:
     revoke(one, one)
     world.run(0.5)
     assert [report.event for report in one.reports if report.level == "warning"] == ["revoked"]
+    revoke(one, one)
+    world.run(0.5)
+    assert [report.event for report in one.reports if report.level == "warning"] == ["revoked"]
+
+
+def test_a_node_that_is_revoked_itself_tries_nobody_any_more() -> None:
+    """Also where it learns it while it is looking for a way in; it is said once."""
+    world = World()
+    one, other = world.pair(QUIET)
+    revoke(other, one)
+    revoke(one, one)
+    world.run(0.5)
+    before = len(one.log)
+    assert world.outcome(one, one.bootstrap(other.listen())) == fx.Failed(
+        "unreachable", OWN_REVOKED
+    )
+    world.run(600.0)
+    later = [effect for _, _, done in one.log[before:] for effect in done]
+    assert not any(isinstance(effect, fx.Dial) for effect in later)
+    warned = [report for report in one.reports if report.level == "warning"]
+    assert [report.detail for report in warned] == [OWN_REVOKED]
+
+
+def test_a_node_whom_all_turn_away_without_a_word_says_so_once() -> None:
+    world = World()
+    one, other = world.node(limits=QUIET), world.node(limits=QUIET)
+    revoke(one, other)
+    other.bootstrap(one.listen())
+    world.run(200.0)
+    warned = [report.detail for report in other.reports if report.level == "warning"]
+    assert len([detail for detail in warned if "hung up at once" in detail]) == 1
+
+
+def test_a_list_is_stored_though_the_node_that_it_turns_out_says_nothing() -> None:
+    """Its vote counts no more, once the list is known where it is stored from."""
+    world = World()
+    one, other = world.pair(QUIET)
+    operator = world.node(limits=QUIET)
+    world.outcome(operator, operator.connect(one))
+    world.outcome(operator, operator.connect(other))
+    revoke(one, other)
+    revoke(operator, other)
+    record = UserKey(SigningKey(bytes(32))).sign(1, b"list")
+    done = world.outcome(
+        operator, operator.call(lambda guid: jobs.Store(guid, key_of(record), record, 0))
+    )
+    assert isinstance(done, fx.PutDone)
+    assert done.won
+    assert other.id not in {said.node for said in done.receipts}
+
+
+def test_a_node_that_learns_while_it_joins_that_it_is_revoked_gives_up() -> None:
+    world = World()
+    one = world.node(limits=QUIET)
+    guid = one.bootstrap(world.black_hole())
+    revoke(one, one)
+    assert world.outcome(one, guid) == fx.Failed("unreachable", OWN_REVOKED)
+    assert len([report for report in one.reports if report.level == "warning"]) == 1

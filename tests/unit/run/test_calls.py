@@ -28,7 +28,7 @@ from xorbit.items import (
 )
 from xorbit.keys import UserKey
 from xorbit.pins import Order, Told
-from xorbit.run.calls import Calls, NodeStatus, cid_from, target_from
+from xorbit.run.calls import Calls, NodeStatus, cid_from, target_from, whole_id
 from xorbit.run.driver import Driver
 from xorbit.run.local_calls import LocalCalls, describe
 from xorbit.store.base import Usage
@@ -245,6 +245,32 @@ async def test_another_answer_than_a_pong_is_the_peers_fault() -> None:
     ours, _ = calls(fx.Answered(THERE, Closest(()), 0.1))
     with pytest.raises(errors.PeerError, match="Closest"):
         await ours.ping(THERE)
+
+
+class Knowing:
+    """Knows one node as a peer and as a contact, and another as a contact only."""
+
+    async def peers(self) -> list[Contact]:
+        return [Contact(THERE)]
+
+    async def contacts(self) -> list[Contact]:
+        return [Contact(THERE), Contact(FAR), Contact(Id(b"\x03" + bytes(31)))]
+
+
+async def test_an_id_may_be_typed_by_its_beginning() -> None:
+    """As far as just one peer or contact begins so; a whole one need not be known."""
+    knowing = cast(Calls, Knowing())
+    assert await whole_id(knowing, "02") == THERE
+    assert await whole_id(knowing, "0303") == FAR
+    assert await whole_id(knowing, HERE.hex().upper()) == HERE
+    with pytest.raises(errors.MisuseError, match="2 known ids begin with '03': type more"):
+        await whole_id(knowing, "03")
+    with pytest.raises(errors.MisuseError, match=r"begins with '01'.*or HOST:PORT$"):
+        await whole_id(knowing, "01", "or HOST:PORT")
+    for text in ("01", "127.0.0.1:1", "", "x" * 64):
+        with pytest.raises(errors.MisuseError) as raised:
+            await whole_id(knowing, text)
+        assert "HOST:PORT" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "xyz", "00", "0" * 63, "1.2.3.4:0", ":5", b"short"])

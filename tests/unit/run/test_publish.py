@@ -6,7 +6,7 @@ from nacl.signing import SigningKey
 from xorbit import errors
 from xorbit.core.effect import PutDone
 from xorbit.ids import Id
-from xorbit.items import Record, check
+from xorbit.items import SEQUENCE_MAX, Record, check
 from xorbit.keys import UserKey
 from xorbit.run.publish import TRIES_MAX, PublishReceipt, publish
 from xorbit.wire.message import Receipt
@@ -78,6 +78,40 @@ async def test_with_cas_a_lost_race_is_told_with_the_newer_record() -> None:
             await put(network, cas=3, value=b"m")
         assert stale.value.newer == newer
         assert len(network.stores) == 1
+
+
+class Refusing(Network):
+    """Nobody takes anything."""
+
+    async def put_record(self, record: Record, cas: int) -> PutDone:
+        raise errors.NotStoredError("no node stored it: stale")
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (7, "nobody holds: expected sequence 999, the newest is 7"),
+        (None, "nobody holds: expected sequence 999, there is none yet"),
+        (1200, "expected sequence 999, version 1200"),
+    ],
+)
+async def test_with_a_cas_that_is_not_the_newest_that_is_said(held: int | None, said: str) -> None:
+    """Older or newer: it is stale all the same, and the version that stands is named."""
+    newest = version_of(held) if held else None
+    with pytest.raises(errors.StaleError, match=said) as stale:
+        await put(Refusing(held=newest), cas=999)
+    assert stale.value.newer == newest
+
+
+async def test_where_the_cas_is_right_but_nobody_takes_it_that_is_said() -> None:
+    with pytest.raises(errors.NotStoredError, match="no node stored it"):
+        await put(Refusing(held=version_of(9)), cas=9)
+
+
+@pytest.mark.parametrize("cas", [-1, SEQUENCE_MAX])
+async def test_a_cas_out_of_range_is_told_the_range(cas: int) -> None:
+    with pytest.raises(errors.MisuseError, match=rf"0\.\.{SEQUENCE_MAX - 1}"):
+        await put(Network(), cas=cas)
 
 
 async def test_a_race_that_is_lost_to_an_equal_value_is_won() -> None:
