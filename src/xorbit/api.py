@@ -410,7 +410,10 @@ def _listen_address(text: str) -> Address:
     host, zero, rest = text.rpartition(":0")
     if zero and not rest:
         return Address(parse_address(f"{host}:1").host, 0)
-    return parse_address(text)
+    try:
+        return parse_address(text)
+    except MisuseError as error:
+        raise MisuseError(f"{error} (to listen at, 0 too: the system chooses)") from None
 
 
 def _log_report(report: Report) -> None:

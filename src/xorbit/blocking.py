@@ -19,7 +19,7 @@ from xorbit.api import Node
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
-from xorbit.errors import StoppedError
+from xorbit.errors import StoppedError, XorbitError
 from xorbit.files.local import Source
 from xorbit.files.transfer import Progress, PutSummary, Sink
 from xorbit.ids import Guid, Id
@@ -59,7 +59,14 @@ class BlockingNode:
         # A daemon: a node that nobody closed must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._live, name="xorbit-node", daemon=True)
         self._thread.start()
-        self._loop = self._started.result()
+        self._loop = self._wait_for_start()
+
+    def _wait_for_start(self) -> asyncio.AbstractEventLoop:
+        try:
+            return self._started.result()
+        except XorbitError as error:
+            # Raised here, where the caller is, without the frames of the thread.
+            raise error.with_traceback(None) from None
 
     def __enter__(self) -> Self:
         return self
@@ -218,7 +225,21 @@ def open_node(
 ) -> BlockingNode:
     """Start a node for scripts and notebooks; close it at the end, as by `with`.
 
-    The arguments and errors are those of `Node` and its `start`.
+    Args:
+        home: the directory of its key, its store and its memory of peers; made if missing. By
+            default `XORBIT_HOME`, else the user's data directory. One node runs on a home: see
+            `xorbit.connect` and `xorbit.open_calls` for using one that runs already.
+        listen: "host:port", one or several; port 0 lets the system choose. Without, it is a
+            client: it holds nothing for others.
+        bootstrap: "host:port" of nodes to join through, one or several, besides those remembered.
+        network: the network's public name; "xorbit" by default.
+        secret: what only the members of that network know, at least 16 bytes.
+        limits: every limit and interval.
+
+    Raises:
+        MisuseError: an address that is none, or the home belongs to another network.
+        StoreError: the home is in use by another process, or the disk failed.
+        WorldError: an address cannot be listened at.
     """
     return BlockingNode(
         Node(

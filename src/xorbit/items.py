@@ -150,6 +150,8 @@ def parse_address(text: str) -> Address:
         raise MisuseError(f"expected HOST:PORT with a port in 1..65535, got {text!r}")
     with suppress(ValueError):
         host = str(ip_address(host))
+    if ":" in host and not is_literal(Address(host, 1)):
+        raise MisuseError(f"expected HOST:PORT, got {text!r}: a host has no colon but in IPv6")
     if problem := _address_problem(host, int(port)):
         raise MisuseError(f"expected HOST:PORT, got {text!r}: {problem}")
     return Address(host, int(port))

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import threading
+import traceback
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -417,8 +418,14 @@ def test_errors_come_out_of_the_blocking_twin(tmp_path: Path) -> None:
     with open_node(tmp_path, listen=LOOPBACK, network=NETWORK) as node:
         with pytest.raises(errors.NotFoundError):
             node.get_block(NOBODY)
-        with pytest.raises(errors.StoreError, match="in use"):
+        for no_name in (b"x", None, 5):
+            with pytest.raises(errors.MisuseError, match="expected a name"):
+                node.get_block(no_name)  # pyright: ignore[reportArgumentType]
+        receipt = node.put_block(b"x")
+        assert repr(receipt) == f"<PutReceipt {receipt.cid}, held by 1>"
+        with pytest.raises(errors.StoreError, match=r"in use.*xorbit\.connect") as caught:
             open_node(tmp_path, network=NETWORK)
+        assert len(traceback.format_exception(caught.value)) < 10
     with pytest.raises(errors.StoppedError, match="closed"):
         node.status()
     node.close()

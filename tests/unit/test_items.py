@@ -402,6 +402,7 @@ def test_parse_address(text: str, address: Address) -> None:
         "host:65536",
         "host:" + "1" * 5_000,
         "h" * 254 + ":1",
+        "127.0.0.1:80:90",
         "\udcff:1",
     ],
 )

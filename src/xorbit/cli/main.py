@@ -125,7 +125,8 @@ def execute(arguments: Sequence[str]) -> int:
 def _tell_misuse(error: typer.TyperException) -> int:
     context: typer.Context | None = getattr(error, "ctx", None)
     path = "xorbit" if context is None else context.command_path
-    _tell_line(f"{error.format_message().rstrip('.')} (see '{path} --help')")
+    problem = error.format_message().rstrip(".").replace("Value error, ", "")  # of its library
+    _tell_line(f"{problem} (see '{path} --help')")
     return ExitCode.MISUSE
 
 

@@ -17,6 +17,7 @@ from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.local import open_source, size_left
+from xorbit.ids import Id
 from xorbit.items import VALUE_BYTES_MAX, Record
 from xorbit.keys import load_key, public_key_from
 from xorbit.run.calls import Calls
@@ -85,15 +86,16 @@ def publish(
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
 
-    async def work() -> PublishReceipt:
+    async def work() -> tuple[PublishReceipt, Id]:
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
             recorder.at(calls, f"publish {key}"),
         ):
+            own = (await calls.status()).id
             publishing = calls.publish(signer, content, salt=_salt(salt), cas=cas)
-            return await recorder.watch("", publishing)
+            return await recorder.watch("", publishing), own
 
-    receipt = finish(work(), at_once=file == STANDARD_STREAM)
+    receipt, own = finish(work(), at_once=file == STANDARD_STREAM)
     if json:
         fact_json(
             {
@@ -111,6 +113,8 @@ def publish(
         )
         return
     warn_not_kept(receipt.not_kept)
+    if list(receipt.holders) == [own]:
+        talk("held by this node only: it is nowhere else until other nodes join")
     nodes = "1 node" if len(receipt.holders) == 1 else f"{len(receipt.holders)} nodes"
     fact(f"version {receipt.seq} of {receipt.public_key.hex()} held by {nodes}")
 

@@ -51,9 +51,12 @@ def replay(
         header, entries = joblog.read(source)
         talk(f"node {header.own.hex()}")
         steps = joblog.replay(joblog.new_machine(header), entries)
+        number = 0
         for number, (now, job, effects) in enumerate(islice(steps, last), 1):
             if number >= first:
                 _show(number, now, job, effects, json)
+        if number < first:
+            talk(f"nothing to show: expected a step from {first:,} on, got to step {number:,}")
 
 
 def _show(number: int, now: float, job: Job, effects: list[Effect], json: bool) -> None:

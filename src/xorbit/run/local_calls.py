@@ -154,7 +154,10 @@ class LocalCalls(Calls):
             case Answered(response=response):
                 raise PeerError(f"asked {peer.hex()} for a pong, got {type(response).__name__}")
             case _:
-                raise self._failure(outcome)
+                error = self._failure(outcome)
+                raise type(error)(
+                    f"cannot reach {meant if meant is not peer else peer.hex()}: {error}"
+                )
 
     async def status(self) -> NodeStatus:
         """Return the state of the node."""

@@ -196,12 +196,13 @@ class Home:
             raise StoreError(f"cannot open a store in {self.path}: {error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except OSError:
             os.close(lock)
             raise StoreError(
-                f"the store in {self.path} is in use by another process: "
-                "stop that node first, or give this one another --home"
-            ) from error
+                f"the store in {self.path} is in use by another process: stop that node first, "
+                "or give this one another --home; a program reaches that node by xorbit.connect "
+                "or xorbit.open_calls"
+            ) from None
         return lock
 
     def _check(self) -> None:

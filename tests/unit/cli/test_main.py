@@ -58,10 +58,12 @@ def test_every_command_takes_a_home(xorbit: Command, command: str) -> None:
         ("get notaname", "expected a name"),
         ("get bafkr4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa --json", "-o PATH"),
         ("put x --bootstrap nowhere", "expected HOST:PORT"),
-        ("put x --hash md5", "md5"),
+        ("put x --hash md5", "'--hash': 'md5' is not one of"),
         ("put x --network-secret /nonexistent", "does not exist"),
         ("node --quota lots", "expected a size"),
-        ("node --listen nowhere", "expected HOST:PORT"),
+        ("node --listen nowhere", "0 too: the system chooses"),
+        ("node --listen 127.0.0.1:80:90", "a host has no colon"),
+        ("key new 日本", "a-z, A-Z, 0-9"),
         ("demo --nodes 2", "3"),
         ("replay /nonexistent", "does not exist"),
         ("cid /nonexistent", "there is none at /nonexistent"),
@@ -78,6 +80,19 @@ def test_wrong_usage_is_told_in_one_line(
     assert ran.err.startswith("xorbit: ")
     assert ran.err.count("\n") == 1
     assert says in ran.err
+
+
+def test_a_value_from_a_file_is_checked_as_files_to_put_are(
+    xorbit: Command, tmp_path: Path
+) -> None:
+    """What is missing, a directory or too large is wrong usage, told with its real size."""
+    xorbit("key", "new", "me", "--home", tmp_path)
+    (tmp_path / "large").write_bytes(bytes(100_000))
+    cases = (("missing", "there is none at"), (".", "is a directory"), ("large", "has 100,000"))
+    for name, says in cases:
+        ran = xorbit("publish", "me", "--file", tmp_path / name, "--home", tmp_path)
+        assert ran.code == ExitCode.MISUSE
+        assert says in ran.err
 
 
 @pytest.mark.parametrize(

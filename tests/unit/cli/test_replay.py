@@ -32,6 +32,12 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_step_that_is_not_there_is_told(xorbit: Command, log: Path) -> None:
+    ran = xorbit("replay", log, "--from", 9_999)
+    assert (ran.code, ran.out) == (0, "")
+    assert f"got to step {len(STEPS)}" in ran.err
+
+
 def test_shows_each_job_and_its_effects(xorbit: Command, log: Path) -> None:
     """Each step is a line with its number, time and job; each effect a line below it."""
     ran = xorbit("replay", log)
