@@ -149,7 +149,7 @@ MAP_BYTES_MIN = 64 * 2**20
 """The bound of the store's file, besides what its quota needs."""
 MAP_GROWTH_MAX = 16
 """A quota's worth of tiny items may grow the file to this many times its first bound, no more."""
-VIEWED_BYTES_MAX = 64 * 2**20
+VIEWED_BYTES_MAX = 48 * 2**20
 """Pages of the map that were read count as memory of this process until the map is laid anew."""
 VIEWED_PER_LOOKUP_BYTES = 2 * 2**20
 """What the system may map around one page that is looked at (Linux: 64 KiB, or a huge page).
