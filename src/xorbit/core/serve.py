@@ -7,7 +7,7 @@ connection lives. No I/O.
 
 from typing import assert_never
 
-from xorbit.core import announce, discovery, followers, links
+from xorbit.core import announce, discovery, followers, links, upkeep
 from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import CheckStore, Post, ReadStore, WriteStore
 from xorbit.core.job import HandleRequest, SendResponse, StoreChecked, StoreRead, StoreWritten
@@ -133,6 +133,7 @@ def _store(state: State, job: HandleRequest, request: Store) -> None:
         return
     announce.note_met(state, key, request.item)
     guid = state.disk_guid(Serving(job.connection, job.guid))
+    upkeep.note_stored(state, key.id)
     state.emit(WriteStore(guid, key, request.item, request.cas, age_s=request.age_s))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from xorbit.core import links
 from xorbit.core.state import Link, State
 from xorbit.core.sweep import Sweep, SweepWork
-from xorbit.ids import Id
+from xorbit.ids import Id, distance
 
 
 def note_lost(state: State, link: Link | None) -> None:
@@ -21,6 +21,18 @@ def note_lost(state: State, link: Link | None) -> None:
         return
     if len(state.upkeep.lost) < state.limits.concerned_max:
         state.upkeep.lost[link.peer] = None
+
+
+def note_stored(state: State, point: Id) -> None:
+    """Look soon at an item that a peer has stored with us though others are to keep it.
+
+    That peer took one of those for gone; we may never notice that it is back.
+    """
+    limits = state.limits
+    keepers = limits.replicas + limits.surplus_holders_max
+    known = state.table.closest(point, keepers)
+    if len(known) == keepers and distance(point, known[-1].id) < distance(point, state.own):
+        _note_changed(state, [known[0].id], limits.hand_off_delay_s)
 
 
 def look_after(state: State) -> None:

@@ -148,6 +148,23 @@ def test_a_batch_that_gets_no_further_is_closed_and_looked_after_again_later(mut
     assert all(nodes[1].holds(key) for key in keys)
 
 
+def test_a_copy_that_somebody_stores_far_away_is_let_go_of_though_nobody_came_or_went() -> None:
+    """Who stored it took a holder for gone that we never missed."""
+    world, nodes = settled(12, QUICK.replace(sweep_interval_s=1e5))
+    world.run(60.0)
+    key = nodes[0].keep(b"wandering")
+    block = nodes[0].store.read([key])[0]
+    order = nearest(nodes, key)
+    for node in order[:5]:
+        node.store.write([Write(key, block)])
+    teller, far = order[1], order[-1]
+    outcome = world.outcome(teller, teller.ask(far, message.Store(block, age_s=50.0)))
+    assert isinstance(outcome, fx.Answered)
+    assert far.holds(key)
+    world.until(lambda: not far.holds(key), 60.0)
+    assert all(node.holds(key) for node in order[:5])
+
+
 def test_one_batch_may_hold_the_items_of_many_parts_of_the_keyspace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
