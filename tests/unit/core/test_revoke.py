@@ -153,3 +153,16 @@ def test_a_node_that_learns_while_it_joins_that_it_is_revoked_gives_up() -> None
     revoke(one, one)
     assert world.outcome(one, guid) == fx.Failed("unreachable", OWN_REVOKED)
     assert len([report for report in one.reports if report.level == "warning"]) == 1
+
+
+def test_a_node_that_is_revoked_while_it_joins_tries_no_more() -> None:
+    world = World()
+    node = world.node()
+    joining = node.bootstrap(world.black_hole())
+    world.run(1.0)
+    revoke(node, node)
+    assert world.outcome(node, joining) == fx.Failed("unreachable", OWN_REVOKED)
+    dials = [e for _, _, effects in node.log for e in effects if isinstance(e, fx.Dial)]
+    world.run(300.0)
+    after = [e for _, _, effects in node.log for e in effects if isinstance(e, fx.Dial)]
+    assert after == dials

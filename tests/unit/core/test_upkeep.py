@@ -192,6 +192,10 @@ def test_what_comes_for_a_batch_that_is_closed_changes_nothing() -> None:
     work.on_answer(state, Answer(work.guid, Guid(bytes(16)), peer, message.Missing(()), 0.1))
     work.on_no_answer(state, NoAnswer(work.guid, Guid(bytes(16)), peer, "late"))
     work.on_disk(state, jobs.StoreDropped(Guid(bytes(16)), ()))
+    one, other = Guid(b"1" * 16), Guid(b"2" * 16)
+    work._closing = {one: (), other: ()}
+    work.on_disk(state, jobs.StoreDropped(one, ()))  # the batch ends with the last of what it does
+    assert [*work._closing] == [other]
     assert (state.effects, state.works[work.guid]) == ([], work)
 
 
