@@ -43,6 +43,8 @@ HEALTH_WINDOW_S = 30.0
 FIRST_ROUND_SHARE = 0.1
 """Who has just joined waits only this share of an interval, by chance less, for maintenance: then
 others find it by its id."""
+HOSTS_REMEMBERED = 16_384
+"""Of so many hosts it is remembered how far they reach and which subnet they are in."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
 SWEEP_STALLS_MAX = 4
@@ -230,6 +232,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     newcomers_max: int = 256
     """Contacts that wait for a place in a full bucket."""
     knowns_max: int = 1_024
+    known_retry_s: float = 30.0
+    """How often one of the knowns is dialled that is no contact (any more)."""
     possibles_max: int = 1_024
     contact_silent_s: float = 300.0
     """A contact unheard for so long is asked whether it is there."""

@@ -39,10 +39,10 @@ def test_what_is_pinned_outlives_whoever_put_it_and_expires_after_the_pin(listen
     pin(world, pinner, key)
     putter.kill()
     assert refreshed_age_s(world, pinner) is None
-    world.run(2 * AGING.sweep_interval_s)
+    world.run(3 * AGING.sweep_interval_s)  # two, each stretched by chance
     age_s = refreshed_age_s(world, pinner)
     assert age_s is not None
-    assert age_s <= 2 * AGING.sweep_interval_s, "at the first sweep, others' copies may be old"
+    assert age_s <= 3 * AGING.sweep_interval_s, "at the first sweep, others' copies may be old"
     everybody = [*nodes, pinner]
     world.run(3 * AGING.item_lifetime_s)
     assert holders(nodes, key) >= REPLICAS - listen

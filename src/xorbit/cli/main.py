@@ -23,6 +23,7 @@ from xorbit.cli import (
     pin,
     record,
     replay,
+    sim,
     tracing,
     transfer,
 )
@@ -77,6 +78,7 @@ app.command("ping")(info.ping)
 app.command("trace")(tracing.trace)
 app.command("console")(console.console)
 app.command("replay")(replay.replay)
+app.command("sim")(sim.sim)
 app.command("demo")(demo.demo)
 app.add_typer(key.app, name="key")
 app.add_typer(network.app, name="network")

@@ -258,11 +258,15 @@ class Answered(Struct, frozen=True, tag=True):
 
 
 class LookedUp(Struct, frozen=True, tag=True):
-    """LookUp: the contacts that are closest, closest first; how many answered and did not."""
+    """LookUp: the contacts that are closest, closest first; how many answered and did not.
+
+    `hops`: how many nodes were asked in a row to come to the closest one, itself included.
+    """
 
     contacts: tuple[Contact, ...]
     asked: int
     failed: int
+    hops: int = 0
 
 
 class Tended(Struct, frozen=True, tag=True):

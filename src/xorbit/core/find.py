@@ -64,7 +64,7 @@ class LookUpWork(Work):
 
     def _tell(self, state: State, found: tuple[Contact, ...]) -> None:
         asked, failed = self._lookup.counts()
-        state.emit(Finish(self.guid, fx.LookedUp(found, asked, failed)))
+        state.emit(Finish(self.guid, fx.LookedUp(found, asked, failed, self._lookup.hops())))
 
 
 class RegionWork(LookUpWork):

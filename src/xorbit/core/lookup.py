@@ -50,6 +50,8 @@ class _Candidate:
     contact: Contact
     source: Id | None
     """Who named it last, while it was not asked yet; None for our own contacts."""
+    depth: int
+    """How many nodes were asked in a row until this one is: 1 for our own contacts."""
     stage: _Stage = _Stage.NEW
 
 
@@ -110,12 +112,14 @@ class Lookup:
         Whoever names a contact anew adds its addresses: one liar cannot hide a node by naming it
         first, at a wrong place.
         """
+        teller = None if source is None else self._candidates.get(source)
+        depth = 1 if teller is None else teller.depth + 1
         for contact in contacts:
             candidate = self._candidates.get(contact.id)
             if contact.id == self._own:
                 continue
             if candidate is None:
-                self._candidates[contact.id] = _Candidate(contact, source)
+                self._candidates[contact.id] = _Candidate(contact, source, depth)
                 insort(self._order, (distance(self._target, contact.id), contact.id))
             elif candidate.stage is _Stage.NEW:
                 known = candidate.contact.addresses
@@ -189,6 +193,11 @@ class Lookup:
             if self._candidates[peer].stage is _Stage.ANSWERED
         )
         return [contact for contact, _ in zip(answered, range(count), strict=False)]
+
+    def hops(self) -> int:
+        """Return how many nodes were asked in a row to come to the closest, itself included."""
+        stages = (self._candidates[peer] for _, peer in self._order)
+        return next((one.depth for one in stages if one.stage is _Stage.ANSWERED), 0)
 
     def counts(self) -> tuple[int, int]:
         """Return how many contacts answered, and how many failed."""

@@ -29,6 +29,7 @@ def maintain(state: State) -> None:
         dials = _dial_missing(state, wanted)
         _dial_back(state, DIALS_PER_ROUND_MAX - dials)
         _ask_silent(state)
+        _try_a_known(state)
         announce.keep_up(state)
     if state.now >= state.save_due or len(state.table) >= 2 * max(1, len(state.saved)):
         save(state)  # a young table soon again: a node may be killed before its time to save comes
@@ -87,6 +88,24 @@ def _dial_back(state: State, count: int) -> None:
     for contact in due[:count]:
         if contact.id in state.table or not _dial(state, contact):
             links.forget_possible(state, contact.id)
+
+
+def _try_a_known(state: State) -> None:
+    """Now and then dial an address that once was good: where a network fell apart, its other part.
+
+    Both parts may be well by themselves; only what is remembered leads across.
+    """
+    if state.now < state.known_due:
+        return
+    state.known_due = state.now + state.jittered(state.limits.known_retry_s)
+    connected = {link.address for link in state.links.values()}
+    for contact in state.table.contacts():
+        connected.update(contact.addresses)
+    for address in list(state.knowns):
+        if address not in connected and not is_ours(state, address):
+            discovery.note_known(state, address)  # the next time it is another's turn
+            links.dial(state, (address,), None)
+            return
 
 
 def _ask_silent(state: State) -> None:

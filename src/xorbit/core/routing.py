@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from math import inf
 
 from xorbit.config import ADDRESSES_KEPT, DEFAULT_LIMITS, FAILURES_MAX, FAILURES_MIN
+from xorbit.core.nearest import by_distance
 from xorbit.core.scope import subnet_of
 from xorbit.ids import ID_BITS, Id, as_id, as_number, bucket_index, finger_point
 from xorbit.items import Address, Contact
-
-_SORT_BELOW = 16  # a run this short is quicker sorted than split
 
 
 class Entry:
@@ -177,7 +176,12 @@ class RoutingTable:
         Contacts that failed last time are left out, unless `failing` asks for them too.
         """
         found: list[Contact] = []
-        self._gather(as_number(target), 0, len(self._sorted), ID_BITS - 1, count, failing, found)
+        for number in by_distance(self._sorted, as_number(target)):
+            if len(found) >= count:
+                break
+            entry = self._entries[as_id(number)]
+            if failing or not entry.failures:
+                found.append(entry.contact)
         return found
 
     def finger(self, index: int) -> Contact | None:
@@ -193,35 +197,6 @@ class RoutingTable:
     def contacts(self) -> list[Contact]:
         """Return all contacts, in the order of their ids."""
         return [self._entries[as_id(number)].contact for number in self._sorted]
-
-    def _gather(
-        self,
-        target: int,
-        low: int,
-        high: int,
-        bit: int,
-        count: int,
-        failing: bool,
-        found: list[Contact],
-    ) -> None:
-        """Append the run `low:high`, whose ids agree above `bit`, by distance, up to `count`."""
-        if low >= high or len(found) >= count:
-            return
-        if high - low <= _SORT_BELOW or bit < 0:
-            for number in sorted(self._sorted[low:high], key=target.__xor__):
-                entry = self._entries[as_id(number)]
-                if failing or not entry.failures:
-                    found.append(entry.contact)
-                    if len(found) >= count:
-                        return
-            return
-        middle_number = (self._sorted[low] >> (bit + 1) << (bit + 1)) | (1 << bit)
-        middle = bisect_left(self._sorted, middle_number, low, high)
-        halves = [(low, middle), (middle, high)]
-        if target >> bit & 1:
-            halves.reverse()
-        for start, end in halves:
-            self._gather(target, start, end, bit - 1, count, failing, found)
 
     def _run(self, index: int) -> tuple[int, int]:
         """Return where in the sorted list bucket `index` begins and ends."""

@@ -8,6 +8,7 @@ from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from xorbit.config import HOSTS_REMEMBERED
 from xorbit.items import Address, Contact
 from xorbit.wire.message import Closest, Found, Next, Response
 
@@ -36,6 +37,7 @@ _NOWHERE_4 = tuple(map(ip_network, ("0.0.0.0/8", "240.0.0.0/4")))
 _EMBEDDING = tuple(map(ip_network, ("::ffff:0:0/96", "::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
 
 
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def _ip(host: str) -> IPv4Address | IPv6Address | None:
     """Return what a literal stands for: an IPv4 address in any IPv6 clothes is that address."""
     try:
@@ -51,7 +53,7 @@ def _ip(host: str) -> IPv4Address | IPv6Address | None:
     return ip.sixtofour or ip
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def scope_of(host: str) -> Scope:
     """Return how far a host reaches; a name, which only our user can give, counts as public."""
     ip = _ip(host)
@@ -66,7 +68,7 @@ def scope_of(host: str) -> Scope:
     return Scope.PRIVATE if any(ip in net for net in _PRIVATE) else Scope.PUBLIC
 
 
-@lru_cache(maxsize=4_096)
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def subnet_of(host: str) -> str | None:
     """Return the IPv4 /24 or IPv6 /48 of a public host, None for any other.
 
@@ -119,12 +121,22 @@ def within_scope(response: Response, peer_host: str) -> Response:
 
 def contacts_in_scope(contacts: tuple[Contact, ...], peer_host: str) -> tuple[Contact, ...]:
     """Return contacts with those of their addresses that a peer can be in one scope with."""
+    reach = scope_of(peer_host)
+    if all(_all_within(contact.addresses, reach) for contact in contacts):
+        return contacts  # as good as always
     kept = ((contact, in_scope(contact.addresses, peer_host)) for contact in contacts)
     return tuple(
         contact if addresses == contact.addresses else Contact(contact.id, addresses)
         for contact, addresses in kept
         if addresses
     )
+
+
+def _all_within(addresses: tuple[Address, ...], reach: Scope) -> bool:
+    for address in addresses:
+        if scope_of(address.host) > reach:
+            return False
+    return bool(addresses) and reach is not Scope.NOWHERE
 
 
 def in_scope(addresses: tuple[Address, ...], peer_host: str) -> tuple[Address, ...]:

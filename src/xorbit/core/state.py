@@ -368,6 +368,8 @@ class State:
     """How many FindNext requests of others are on their way through us."""
     saved: tuple[Contact, ...] = ()
     """The contacts that were last saved."""
+    known_due: float = 0.0
+    """When one of the knowns that are no contacts is dialled again."""
     save_due: float = 0.0
     """When they may be saved again."""
     upkeep: Upkeep = field(default_factory=Upkeep)

@@ -252,3 +252,20 @@ def test_1_to_3_node_networks_did_not_work_without_flags(count: int) -> None:
     assert isinstance(world.outcome(nodes[-1], guid), fx.PutDone)
     for node in nodes:
         assert isinstance(world.outcome(node, node.get(key)), fx.Got)
+
+
+def test_an_address_that_once_was_good_is_dialled_now_and_then() -> None:
+    """Where a network fell apart, only what is remembered leads to its other part."""
+    world = World()
+    node, *_ = world.network(3, Limits(known_retry_s=10.0))
+    elsewhere = [world.free_address() for _ in range(2)]
+    node.machine.state.knowns.update(dict.fromkeys(elsewhere))
+    world.run(100.0)
+    tried = [
+        effect.addresses[0]
+        for _, _, effects in node.log
+        for effect in effects
+        if isinstance(effect, fx.Dial) and effect.addresses[0] in elsewhere
+    ]
+    assert 4 <= len(tried) <= 12
+    assert {*tried} == {*elsewhere}

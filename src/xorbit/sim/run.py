@@ -1,0 +1,345 @@
+"""Runs a scenario, and says what came of it.
+
+    result = simulate(load("churn"), seed=7)
+
+What begins with each phase is done to the world here; what users do, by load.py. After the last
+phase everything that was acknowledged is read once more, and the promises are held against what was
+seen. Nothing here knows how long it really took.
+"""
+
+from collections.abc import Callable, Iterable
+from random import Random
+
+from msgspec import Struct
+
+from xorbit.config import DEFAULT_LIMITS
+from xorbit.ids import Id, as_number
+from xorbit.sim.churn import Churn
+from xorbit.sim.history import History, Looked, is_excused, mean, percentile
+from xorbit.sim.liars import Friends, Liar, Lie
+from xorbit.sim.load import Load
+from xorbit.sim.node import SimNode
+from xorbit.sim.observer import Observer
+from xorbit.sim.scenario import Phase, Scenario
+from xorbit.sim.world import World
+
+SLOW_DISK = 100.0
+SLICES = 10
+"""In so many pieces a phase is run, so that somebody can be told how far it has come."""
+LATE_S = 2.5
+READ_S = 90.0
+"""How long the last reading of everything may take."""
+READS_AT_ONCE_S = 20.0
+BESIEGERS_AT_BITS = 240
+"""Besiegers differ from what they besiege only in bits below this one."""
+
+Tell = Callable[[str, float], None]
+"""Hears the name of the phase, and which share of the whole story is over."""
+
+
+def _tell_nobody(name: str, share: float) -> None:
+    del name, share
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    nodes: int
+    seed: str
+    virtual_s: float
+    steps: int
+    trace_hash: str
+    lookups: int
+    lookups_ok: float
+    lookup_hops_mean: float
+    lookup_hops_p50: float
+    lookup_hops_p99: float
+    lookup_s_p50: float
+    lookup_s_p99: float
+    messages_per_lookup: float
+    puts: int
+    puts_ok: float
+    gets: int
+    gets_ok: float
+    get_s_p50: float
+    get_s_p99: float
+    items: int
+    items_lost: int
+    items_excused: int
+    """Unreadable, and everybody who held it was dead or lied."""
+    contacts_mean: float
+    connections_mean: float
+    messages_per_node_per_s: float
+    bytes_per_node_per_s: float
+    """While nobody asked for anything, in the last quiet stretch; over all the run without one."""
+    messages_lost: int
+    deaths: int
+    faults: tuple[str, ...]
+    """Every promise that was broken, in words."""
+    ok: bool
+    """Nothing was broken, and what the scenario expects is so."""
+
+
+class Simulation:
+    """One run of one scenario."""
+
+    def __init__(self, scenario: Scenario, seed: int | str, *, check_every: int = 1) -> None:
+        """Make the world of a scenario, with nobody born.
+
+        Args:
+            scenario: what is going to happen.
+            seed: decides everything that is left to chance.
+            check_every: see `Observer`.
+        """
+        self.scenario = scenario
+        self.seed = seed
+        self.world = World(seed, DEFAULT_LIMITS.replace(**scenario.limits))
+        self.observer = Observer(self.world, check_every)
+        self.history = History()
+        self.load = Load(self.world, self.observer, self.history)
+        self._rng = Random(f"{seed} story")
+        self._churn: Churn | None = None
+        self._deaths = 0
+        self._traffic = (0.0, 0.0)
+        self._unborn = [self.world.add() for _ in range(scenario.nodes)]
+
+    def run(self, tell: Tell = _tell_nobody) -> Result:
+        """Let it all happen."""
+        whole = sum(phase.seconds for phase in self.scenario.phases) + READ_S
+        began = self.world.clock.now
+        for phase in self.scenario.phases:
+            self._begin(phase)
+            before = self._sent()
+            for _ in range(SLICES):
+                tell(phase.name, (self.world.clock.now - began) / whole)
+                self.world.clock.run(phase.seconds / SLICES)
+            if _is_quiet(phase):
+                self._measure_traffic(before, phase.seconds)
+            self._end(phase)
+        tell("reading everything", 1 - READ_S / whole)
+        lost, excused = self._read_all()
+        self._converged()
+        return self._result(lost, excused)
+
+    # --- Phases ---------------------------------------------------------------------------------
+
+    def _begin(self, phase: Phase) -> None:
+        self._let_join(phase)
+        self._let_die(phase)
+        self._let_restart(phase)
+        self._disturb(phase)
+        self.load.judged = phase.calm
+        for count, do in (
+            (phase.puts, self.load.put),
+            (phase.publishes, self.load.publish),
+            (phase.gets, self.load.get),
+            (phase.lookups, self.load.look_up),
+        ):
+            self.load.spread(count, phase.seconds * 0.8, do)
+        if phase.rush and self.history.acknowledged:
+            key = next(iter(self.history.acknowledged))
+
+            def rush() -> None:
+                if (node := self.load.somebody()) is not None:
+                    self.load.get_at(node, key)
+
+            self.load.spread(phase.rush, phase.seconds / 4, rush)
+
+    def _measure_traffic(self, before: tuple[int, int], seconds: float) -> None:
+        """Note what the nodes sent for themselves since `before`."""
+        count = max(len(self.world.alive()), 1)
+        messages, size = (b - a for a, b in zip(before, self._sent(), strict=True))
+        self._traffic = messages / count / seconds, size / count / seconds
+
+    def _end(self, phase: Phase) -> None:
+        faults = self.world.faults
+        faults.loss = faults.repeat = faults.overtake = 0.0
+        faults.sides.clear()
+        faults.cuts.clear()
+        for node in self.world.nodes:
+            node.disk.slow, node.disk.full = 1.0, False
+        if self._churn is not None and not phase.churn_s:
+            self._churn.stop()
+
+    def _let_join(self, phase: Phase) -> None:
+        count = min(round(phase.join * self.scenario.nodes), len(self._unborn))
+        born, self._unborn = self._unborn[:count], self._unborn[count:]
+        for node in self._some(born, phase.natted):
+            node.natted = True
+        self._make_liars(self._some(born[1:], phase.liars), phase.lie)
+        if phase.besiege:
+            born += self._besiegers(phase.besiege)
+        for number, node in enumerate(born):
+            # As in life, a network grows by what it has: the times of birth grow exponentially.
+            when = phase.seconds * 0.6 * (number / max(len(born), 1)) ** 0.5
+            self.world.clock.after(when, self.world.join, node)
+
+    def _make_liars(self, nodes: list[SimNode], lie: Lie) -> None:
+        friends = Friends([node.contact for node in nodes])
+        for node in nodes:
+            node.liar = Liar(lie, node.rng, friends)
+            node.disk.forgets = lie is Lie.FORGETFUL
+            node.lag_s = LATE_S if lie is Lie.LATE else 0.0
+
+    def _besiegers(self, count: int) -> list[SimNode]:
+        """Return colluding liars with ids right around the first node's and the first item's."""
+        points = [as_number(self.world.nodes[0].id)]
+        points += [as_number(key.id) for key in list(self.history.acknowledged)[:1]]
+        liars: list[SimNode] = []
+        for number in range(count):
+            near = points[number % len(points)] ^ self._rng.randrange(1, 1 << BESIEGERS_AT_BITS)
+            liars.append(self.world.add(own=Id(near.to_bytes(32, "big"))))
+        self._make_liars(liars, Lie.COLLUDING)
+        return liars
+
+    def _let_die(self, phase: Phase) -> None:
+        if phase.kill:
+            for node in self._some(self.world.alive(), phase.kill):
+                node.kill(silently=phase.silently)
+                self._deaths += 1
+        if phase.revive:
+            for node in self.world.nodes:
+                if node.life and not node.alive:
+                    self.world.revive(node)
+        if phase.churn_s and self._churn is None:
+            self._churn = Churn(self.world, phase.churn_s, phase.churn_law)
+
+    def _let_restart(self, phase: Phase) -> None:
+        chosen = self._some(self.world.alive(), phase.restart)
+        for number, node in enumerate(chosen):
+            when = 0.0 if phase.at_once else phase.seconds * 0.8 * number / len(chosen)
+            self.world.clock.after(when, self._restart, node, phase.at_once)
+
+    def _restart(self, node: SimNode, at_once: bool) -> None:
+        if node.alive:
+            node.kill()
+            pause_s = 2.0 * self._rng.random() if at_once else 1.0
+            self.world.clock.after(pause_s, self.world.revive, node)
+
+    def _disturb(self, phase: Phase) -> None:
+        faults, alive = self.world.faults, self.world.alive()
+        faults.loss, faults.repeat, faults.overtake = phase.loss, phase.repeat, phase.overtake
+        faults.sides = {node.number: 1 for node in self._some(alive, phase.part)}
+        for _ in range(phase.one_way if len(alive) > 1 else 0):
+            deaf, mute = self._rng.sample(alive, 2)
+            faults.cuts[mute.number, deaf.number] = None
+        for node in self._some(alive, phase.slow_disks):
+            node.disk.slow = SLOW_DISK
+        for node in self._some(alive, phase.full_disks):
+            node.disk.full = True
+        if phase.bytes_per_s:
+            for node in self.world.nodes:
+                node.bandwidth = phase.bytes_per_s
+
+    def _some(self, nodes: list[SimNode], share: float) -> list[SimNode]:
+        return self._rng.sample(nodes, round(share * len(nodes)))
+
+    def _sent(self) -> tuple[int, int]:
+        nodes = self.world.nodes
+        return sum(n.messages_sent for n in nodes), sum(n.bytes_sent for n in nodes)
+
+    # --- The end --------------------------------------------------------------------------------
+
+    def _read_all(self) -> tuple[int, int]:
+        """Read everything that was acknowledged once more; return how much is lost and excused."""
+        missing = dict.fromkeys(self.history.acknowledged)
+        self.load.judged = False
+
+        def read(key_index: int) -> None:
+            key = keys[key_index]
+            node = self.load.somebody()
+            if node is not None:
+                self.load.get_at(node, key, lambda found: missing.pop(key, None) if found else None)
+
+        for _ in range(2):  # one reader may be unlucky: what it misses another reads
+            keys = list(missing)
+            for index in range(len(keys)):
+                when = READS_AT_ONCE_S * self._rng.random()
+                self.world.clock.after(when, read, index)
+            self.world.clock.run(READ_S / 2)
+        excused = sum(is_excused(self.world, key) for key in missing)
+        return len(missing) - excused, excused
+
+    def _converged(self) -> None:
+        """Hold every reader's last view against what is there: no record may have gone back."""
+        self.observer.faults += self.history.faults
+
+    def _result(self, lost: int, excused: int) -> Result:
+        history, alive = self.history, self.world.alive()
+        lookups, expected = history.lookups, self.scenario.expected
+        gets, puts = history.gets_ok + history.gets_failed, history.puts_ok + history.puts_failed
+        lookups_ok = _share(sum(one.right for one in lookups), len(lookups))
+        gets_ok = _share(history.gets_ok, gets)
+        faults = tuple(self.observer.faults + list(_errors(self.world.nodes)))
+        as_expected = (
+            lookups_ok >= expected.lookups_ok
+            and gets_ok >= expected.gets_ok
+            and lost <= expected.items_lost
+        )
+        hops = [float(one.hops) for one in lookups]
+        took_s = [one.took_s for one in lookups]
+        states = [node.machine.state for node in alive]
+        return Result(
+            nodes=len(self.world.nodes),
+            seed=str(self.seed),
+            virtual_s=round(self.world.clock.now, 3),
+            steps=self.observer.steps,
+            trace_hash=self.observer.trace_hash,
+            lookups=len(lookups),
+            lookups_ok=lookups_ok,
+            lookup_hops_mean=round(mean(hops), 4),
+            lookup_hops_p50=percentile(hops, 0.5),
+            lookup_hops_p99=percentile(hops, 0.99),
+            lookup_s_p50=round(percentile(took_s, 0.5), 4),
+            lookup_s_p99=round(percentile(took_s, 0.99), 4),
+            messages_per_lookup=round(mean(_messages(lookups)), 2),
+            puts=puts,
+            puts_ok=_share(history.puts_ok, puts),
+            gets=gets,
+            gets_ok=gets_ok,
+            get_s_p50=round(percentile(history.get_s, 0.5), 4),
+            get_s_p99=round(percentile(history.get_s, 0.99), 4),
+            items=len(history.acknowledged),
+            items_lost=lost,
+            items_excused=excused,
+            contacts_mean=round(mean([float(len(state.table)) for state in states]), 1),
+            connections_mean=round(mean([float(len(state.links)) for state in states]), 1),
+            messages_per_node_per_s=round(self._traffic[0], 3),
+            bytes_per_node_per_s=round(self._traffic[1], 1),
+            messages_lost=self.world.messages_lost,
+            deaths=self._deaths + (self._churn.deaths if self._churn else 0),
+            faults=faults,
+            ok=not faults and as_expected,
+        )
+
+
+def simulate(
+    scenario: Scenario,
+    seed: int | str,
+    *,
+    check_every: int = 1,
+    tell: Tell = _tell_nobody,
+) -> Result:
+    """Run a scenario from a seed; the same seed gives the same result, trace hash included."""
+    return Simulation(scenario, seed, check_every=check_every).run(tell)
+
+
+def _is_quiet(phase: Phase) -> bool:
+    asked = phase.puts + phase.publishes + phase.gets + phase.lookups + phase.rush
+    return not (asked or phase.join or phase.restart)
+
+
+def _messages(lookups: list[Looked]) -> list[float]:
+    return [float(one.messages) for one in lookups]
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 5) if whole else 1.0
+
+
+def _errors(nodes: list[SimNode]) -> Iterable[str]:
+    """Give what nodes themselves reported as errors."""
+    for node in nodes:
+        for report in node.reports:
+            if report.level == "error":
+                yield f"node {node.number} reported: {report.event}: {report.detail}"
