@@ -1,8 +1,7 @@
 """What the users of a simulated network did and saw, and whether it may be so.
 
-The promises: what was acknowledged stays readable while not all who hold it are gone; a reader
-never sees a record go back; in the end all honest holders have the same version. What breaks one
-is kept as a sentence.
+The promises: what was acknowledged stays readable while not all who hold it are gone, and a reader
+never sees a record go back. What breaks the second is kept as a sentence.
 """
 
 from dataclasses import dataclass, field

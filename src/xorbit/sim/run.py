@@ -16,7 +16,7 @@ from xorbit.config import DEFAULT_LIMITS
 from xorbit.ids import Id, as_number
 from xorbit.sim.churn import Churn
 from xorbit.sim.history import History, Looked, is_excused, mean, percentile
-from xorbit.sim.liars import Friends, Liar, Lie
+from xorbit.sim.liars import LATE_S, Friends, Liar, Lie
 from xorbit.sim.load import Load
 from xorbit.sim.node import SimNode
 from xorbit.sim.observer import Observer
@@ -26,7 +26,6 @@ from xorbit.sim.world import World
 SLOW_DISK = 100.0
 SLICES = 10
 """In so many pieces a phase is run, so that somebody can be told how far it has come."""
-LATE_S = 2.5
 READ_S = 90.0
 """How long the last reading of everything may take."""
 READS_AT_ONCE_S = 20.0
@@ -118,7 +117,6 @@ class Simulation:
             self._end(phase)
         tell("reading everything", 1 - READ_S / whole)
         lost, excused = self._read_all()
-        self._converged()
         return self._result(lost, excused)
 
     # --- Phases ---------------------------------------------------------------------------------
@@ -260,17 +258,13 @@ class Simulation:
         excused = sum(is_excused(self.world, key) for key in missing)
         return len(missing) - excused, excused
 
-    def _converged(self) -> None:
-        """Hold every reader's last view against what is there: no record may have gone back."""
-        self.observer.faults += self.history.faults
-
     def _result(self, lost: int, excused: int) -> Result:
         history, alive = self.history, self.world.alive()
         lookups, expected = history.lookups, self.scenario.expected
         gets, puts = history.gets_ok + history.gets_failed, history.puts_ok + history.puts_failed
         lookups_ok = _share(sum(one.right for one in lookups), len(lookups))
         gets_ok = _share(history.gets_ok, gets)
-        faults = tuple(self.observer.faults + list(_errors(self.world.nodes)))
+        faults = (*self.observer.faults, *history.faults, *_errors(self.world.nodes))
         as_expected = (
             lookups_ok >= expected.lookups_ok
             and gets_ok >= expected.gets_ok
