@@ -45,6 +45,8 @@ FIRST_ROUND_SHARE = 0.1
 others find it by its id."""
 HOSTS_REMEMBERED = 16_384
 """Of so many hosts it is remembered how far they reach and which subnet they are in."""
+SURVEY_QUESTIONS_MAX = 128
+"""How many questions one walk through the keyspace takes at most."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
 SWEEP_STALLS_MAX = 4
@@ -317,6 +319,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Every interval is stretched or shrunk by up to this share, by chance."""
     bootstrap_retry_s_min: float = 1.0
     bootstrap_retry_s_max: float = 60.0
+    heard_max: int = 4_096
+    """Contacts only heard of that lookups may begin at."""
+    survey_s_min: float = 1.0
+    """How soon the survey of the keyspace asks its next question; doubled after each round."""
+    survey_s_max: float = 60.0
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""
     look_around_s_max: float = 60.0
@@ -383,6 +390,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ("request_timeout_s_first", "request_timeout_s_max"),
             ("bootstrap_retry_s_min", "bootstrap_retry_s_max"),
             ("look_around_s_min", "look_around_s_max"),
+            ("survey_s_min", "survey_s_max"),
             ("finger_check_s_min", "finger_check_s_max"),
             ("dial_back_s_min", "dial_back_s_max"),
             ("send_again_s_min", "sweep_interval_s"),

@@ -7,7 +7,7 @@ maintenance.py. No I/O.
 
 from xorbit.config import DIALS_PER_BOOTSTRAP_MAX, FIRST_ROUND_SHARE, LINKS_PER_PEER_MAX
 from xorbit.core import effect as fx
-from xorbit.core import fingers, links
+from xorbit.core import fingers, links, survey
 from xorbit.core.addresses import (
     dialable_addresses,
     is_ours,
@@ -22,7 +22,7 @@ from xorbit.core.room import make_room
 from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
 from xorbit.core.work import drive_lookup, new_lookup
-from xorbit.ids import ID_BITS, Guid, Id, finger_point
+from xorbit.ids import ID_BITS, Guid, Id, distance, finger_point
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Closest, FindClosest, Ping, Pong
 
@@ -43,9 +43,17 @@ def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
             links.forget_possible(state, next(iter(state.possibles)))
         state.possibles[link.peer] = Contact(link.peer, addresses)
         back = state.dial_backs.get(link.peer)
-        if back is None or back.due <= state.now:
+        if (back is None or back.due <= state.now) and is_neighbour(state, link.peer):
             links.dial(state, addresses, link.peer)
     return Pong(link.address, in_scope(dialable_addresses(state), link.address.host))
+
+
+def is_neighbour(state: State, peer: Id) -> bool:
+    """Return whether a peer is one of the k closest to us: others wait for maintenance's turn."""
+    nearest = state.table.closest(state.own, state.limits.closest_count)
+    if len(nearest) < state.limits.closest_count:
+        return True
+    return distance(state.own, peer) < distance(state.own, nearest[-1].id)
 
 
 def greet(state: State, link: Link) -> None:
@@ -115,15 +123,16 @@ class JoinWork(Work):
     Also, with another `target`, the look around that keeps the table full.
     """
 
-    __slots__ = ("_addresses", "_dialling", "_failures", "_lookup", "_target")
+    __slots__ = ("_addresses", "_dialling", "_failures", "_lookup", "_target", "_width")
 
     def __init__(
-        self, guid: Guid, deadline: float, addresses: tuple[Address, ...], target: Id
+        self, guid: Guid, deadline: float, addresses: tuple[Address, ...], target: Id, width: int
     ) -> None:
-        """Join through any of `addresses`, then look `target` up."""
+        """Join through any of `addresses`, then ask the `width` closest to `target`."""
         super().__init__(guid, deadline)
         self._addresses = addresses
         self._target = target
+        self._width = width
         self._dialling = 0
         self._failures: list[tuple[Address, str]] = []
         self._lookup: Lookup | None = None
@@ -180,10 +189,8 @@ class JoinWork(Work):
             self._fail(state)
 
     def _look_up(self, state: State) -> None:
-        limits = state.limits
-        self._lookup = new_lookup(
-            state, self._target, width=limits.closest_count, parallel=limits.lookup_parallel
-        )
+        parallel = state.limits.lookup_parallel
+        self._lookup = new_lookup(state, self._target, width=self._width, parallel=parallel)
         self._go_on(state, self._lookup)
 
     def _go_on(self, state: State, lookup: Lookup) -> None:
@@ -205,6 +212,7 @@ class JoinWork(Work):
         if ("look", None) not in state.timers:
             _look_again_later(state)
         fingers.begin(state)
+        survey.begin(state)
         self._finish(state, fx.Joined(len(state.table)))
 
     def _fail(self, state: State, why_else: str = "no answer in time") -> None:
@@ -238,8 +246,10 @@ def new_join(
             state.warn("not dialled, this is the node itself", str(address))
         else:
             note_known(state, address)
-    deadline = state.now + state.limits.work_timeout_s
-    return JoinWork(guid, deadline, _worth_dialling(state), target or state.own)
+    limits = state.limits
+    width = limits.replicas if state.joined else limits.closest_count
+    deadline = state.now + limits.work_timeout_s
+    return JoinWork(guid, deadline, _worth_dialling(state), target or state.own, width)
 
 
 def _put_back(state: State, failed: list[Address]) -> None:

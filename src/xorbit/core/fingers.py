@@ -64,8 +64,9 @@ def check_next(state: State) -> None:
 
 def note_lost(state: State, link: Link | None) -> None:
     """Check soon and often again: somebody that we knew is gone, unless we let them go."""
-    known = link is not None and not link.closing and link.peer in state.table
-    if known and ("finger", None) in state.timers:
+    if link is None or link.closing or link.peer in state.link_of:
+        return
+    if link.peer in state.table and ("finger", None) in state.timers:
         state.fingers.wait_s = state.limits.finger_check_s_min
         _check_later(state)
 

@@ -36,9 +36,11 @@ from xorbit.core.trace import asked, clean, said
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import (
+    Closest,
     Envelope,
     FindNext,
     Following,
+    Found,
     Request,
     Response,
     Store,
@@ -145,9 +147,24 @@ def handle_response(state: State, job: HandleResponse) -> None:
     )
     state.table.heard(link.peer, state.now)
     response = within_scope(job.response, link.address.host)
+    _note_hearsay(state, response)
     state.deliveries.append(Answer(worker.work, worker.guid, link.peer, response, round_trip_s))
     _send_waiting(state, link)
     _close_if_retired(state, link)
+
+
+def _note_hearsay(state: State, response: Response) -> None:
+    """Remember whom an answer names, unless we know them for sure."""
+    named: tuple[Contact, ...] = ()
+    if isinstance(response, Closest):
+        named = response.contacts
+    elif isinstance(response, Found):
+        named = response.closer
+    state.heard.note(who for who in named if _is_news(state, who.id))
+
+
+def _is_news(state: State, peer: Id) -> bool:
+    return peer not in state.table and peer != state.own and peer not in state.revoked
 
 
 def _handle_push(state: State, link: Link, job: HandleResponse) -> None:
@@ -374,6 +391,7 @@ def handle_opened(state: State, job: ConnectionOpened) -> Link:
     dialling = _end_dial(state, job.dial) if job.dial else None
     if dialling is not None:
         state.table.proved(job.peer, job.address, state.now)
+        state.heard.forget(job.peer)
     _choose_link(state, link)
     if dialling is not None:
         chosen = state.links[state.link_of[job.peer]]
@@ -438,6 +456,7 @@ def distrust(state: State, peer: Id, why: str) -> None:
     """A peer lied: say so, end its connections and forget it as a contact."""
     state.warn("peer distrusted", f"{peer.hex()}: {why}")
     state.table.forget(peer)
+    state.heard.forget(peer)
     forget_possible(state, peer)
     for link in [link for link in state.links.values() if link.peer == peer]:
         close(state, link, why)
@@ -470,6 +489,7 @@ def _is_wanted(state: State, dialling: Dialling) -> bool:
 
 
 def _note_unreachable(state: State, peer: Id, *, impostor: bool) -> None:
+    state.heard.forget(peer)
     if impostor:
         state.table.forget(peer)
     else:

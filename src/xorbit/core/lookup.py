@@ -38,6 +38,10 @@ class Finished:
     """Nobody else need be asked."""
 
 
+HEARSAY = Id(b"hearsay")
+"""As the source of contacts that we had only heard of when the lookup began."""
+
+
 class _Stage(Enum):
     NEW = "new"
     ASKED = "asked"

@@ -19,6 +19,7 @@ from xorbit.core import (
     maintenance,
     revoke,
     serve,
+    survey,
     upkeep,
 )
 from xorbit.core import effect as fx
@@ -248,6 +249,8 @@ class Machine:
             upkeep.sweep(state)
         elif kind == "look":
             discovery.look_around(state)
+        elif kind == "survey":
+            survey.go_on(state)
         elif kind == "finger":
             fingers.check_next(state)
         elif kind == "push":
@@ -261,7 +264,8 @@ class Machine:
         state = self.state
         if not state.stopping:
             state.stopping = True
-            ends_now = FollowWork | fingers.FingerWork | announce.AnnounceWork  # nobody waits
+            # Nobody waits for these.
+            ends_now = FollowWork | fingers.FingerWork | survey.SurveyWork | announce.AnnounceWork
             for work in [work for work in state.works.values() if isinstance(work, ends_now)]:
                 state.end_work(work)
             state.timers.set(("shutdown", None), state.now + state.limits.shutdown_s_max)

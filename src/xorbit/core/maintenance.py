@@ -1,9 +1,9 @@
 """Connection maintenance: connections match the routing table.
 
 No connection at all: dial the knowns. Our nearest neighbours and each bucket's finger stay
-connected, up to a limit; the rest come and go by use. Besides: possibles are dialled back with
-growing waits, contacts unheard of for long are asked whether they are there, and the table is saved
-for our next life. No I/O.
+connected, up to a limit; the rest come and go by use. Neighbours only heard of are dialled,
+possibles are dialled back with growing waits, contacts unheard of for long are asked whether they
+are there, and the table is saved for our next life. No I/O.
 """
 
 from xorbit.config import DIALS_PER_ROUND_MAX
@@ -27,6 +27,7 @@ def maintain(state: State) -> None:
     _look_after_links(state, wanted)
     if state.link_of:
         dials = _dial_missing(state, wanted)
+        dials += _dial_neighbours(state, DIALS_PER_ROUND_MAX - dials)
         _dial_back(state, DIALS_PER_ROUND_MAX - dials)
         _ask_silent(state)
         _try_a_known(state)
@@ -76,6 +77,22 @@ def _dial_missing(state: State, wanted: dict[Id, Contact]) -> int:
         if contact.id not in state.link_of and contact.id not in state.dial_of
     ]
     return sum(_dial(state, contact) for contact in missing[:DIALS_PER_ROUND_MAX])
+
+
+def _dial_neighbours(state: State, count: int) -> int:
+    """Have those prove themselves who are only heard of though near: no neighbour may be missing.
+
+    Who keeps which item follows from the table (regions.py).
+    """
+    near = [
+        contact
+        for contact in state.heard.closest(state.own, state.limits.closest_count)
+        if contact.id not in state.dial_of and discovery.is_neighbour(state, contact.id)
+    ]
+    for contact in near[:count]:
+        if not _dial(state, contact):
+            state.heard.forget(contact.id)
+    return len(near[:count])
 
 
 def _dial_back(state: State, count: int) -> None:

@@ -23,6 +23,7 @@ def handle_revoked(state: State, job: Revoked) -> None:
     for peer in job.ids:
         if peer != state.own:
             state.table.forget(peer)
+            state.heard.forget(peer)
             links.forget_possible(state, peer)
     for link in [link for link in state.links.values() if _is_unwelcome(state, link)]:
         _leave_alone(state, link)

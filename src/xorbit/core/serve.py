@@ -52,8 +52,9 @@ def handle_request(state: State, job: HandleRequest) -> None:
         case Ping():
             pong = discovery.handle_ping(state, link, job.request)
             links.respond(state, job.connection, job.guid, pong)
-        case FindClosest(target):
-            links.respond(state, job.connection, job.guid, closest(state, target, link.peer))
+        case FindClosest(target, count):
+            near = closest(state, target, link.peer, count)
+            links.respond(state, job.connection, job.guid, near)
         case FindNext():
             _find_next(state, job, link, job.request)
         case Get(key):
@@ -90,9 +91,12 @@ def handle_disk(state: State, waiter: Serving, result: DiskResult) -> None:
             assert_never(never)
 
 
-def closest(state: State, target: Id, asker: Id) -> Closest:
-    """Return the contacts closest to a target that may be handed on, without the asker itself."""
-    count = state.limits.closest_count
+def closest(state: State, target: Id, asker: Id, count: int = 0) -> Closest:
+    """Return the contacts closest to a target that may be handed on, without the asker itself.
+
+    As many as usual, unless `count` says otherwise.
+    """
+    count = count or state.limits.closest_count
     found = state.table.closest(target, count + 1)
     return Closest(tuple(contact for contact in found if contact.id != asker)[:count])
 

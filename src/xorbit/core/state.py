@@ -11,6 +11,7 @@ from random import Random
 
 from xorbit.config import HEALTH_WINDOW_S, Limits
 from xorbit.core.effect import Effect, Report
+from xorbit.core.heard import Heard
 from xorbit.core.job import (
     DialFailed,
     PinsTended,
@@ -242,6 +243,16 @@ class FingerChecks:
 
 
 @dataclass(slots=True)
+class Survey:
+    """How far our walk through the keyspace has come."""
+
+    point: Id | None = None
+    """What is asked for next; None before the first question."""
+    wait_s: float = 0.0
+    """How long the last wait before a question was."""
+
+
+@dataclass(slots=True)
 class Announced:
     """What we last told the network of where we are."""
 
@@ -363,6 +374,7 @@ class State:
     dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
     """For those of the possibles that were dialled in vain, how that went."""
     fingers: FingerChecks = field(default_factory=FingerChecks)
+    survey: Survey = field(default_factory=Survey)
     announced: Announced = field(default_factory=Announced)
     relays: int = 0
     """How many FindNext requests of others are on their way through us."""
@@ -384,6 +396,8 @@ class State:
     stopped: bool = False
     counters: Counters = field(default_factory=Counters)
     trace: Trace = field(init=False)
+    heard: Heard = field(init=False)
+    """Whom others named; `possibles` are those that came to us by themselves."""
     typed: dict[Guid, Typed] = field(default_factory=dict[Guid, Typed])
     """The lines of a console whose works are in progress, by the guid of the work."""
     typed_count: int = 0
@@ -394,6 +408,7 @@ class State:
     def __post_init__(self) -> None:
         """Make what the limits measure."""
         self.trace = Trace(self.limits.trace_events_max)
+        self.heard = Heard(self.limits.heard_max)
 
     def emit(self, effect: Effect) -> None:
         """Want something done after this step."""

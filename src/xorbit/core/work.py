@@ -11,7 +11,7 @@ from xorbit.core import effect as fx
 from xorbit.core import links
 from xorbit.core.effect import DropDamaged, Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead
-from xorbit.core.lookup import Ask, Finished, Lookup, Wait
+from xorbit.core.lookup import HEARSAY, Ask, Finished, Lookup, Wait
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
@@ -30,9 +30,9 @@ from xorbit.wire.message import (
 
 
 def new_lookup(state: State, target: Id, *, width: int, parallel: int) -> Lookup:
-    """Return a lookup that starts from the contacts of our table closest to the target."""
+    """Return a lookup that starts from whom we know and have heard of closest to the target."""
     limits = state.limits
-    return Lookup(
+    lookup = Lookup(
         target,
         state.own,
         seeds(state, target),
@@ -40,6 +40,8 @@ def new_lookup(state: State, target: Id, *, width: int, parallel: int) -> Lookup
         parallel=parallel,
         asked_max=limits.lookup_asked_max,
     )
+    lookup.offer(state.heard.closest(target, limits.closest_count), HEARSAY)
+    return lookup
 
 
 def seeds(state: State, target: Id) -> list[Contact]:

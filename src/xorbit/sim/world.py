@@ -70,7 +70,7 @@ class World:
         """Let a node be born and join through another, or through any two that live."""
         if node.alive:
             return
-        others = [by] if by is not None else self.some_alive(2, but=node)
+        others = [by] if by is not None else self._ways_in(node)
         node.start(listen=node.keeps)
         addresses = tuple(other.address for other in others)
         node.call(lambda guid: jobs.Bootstrap(guid, addresses))
@@ -79,8 +79,17 @@ class World:
         """Let a node come back with its disk; without saved contacts it is shown a way."""
         node.start(listen=node.keeps)
         if not node.disk.store.load_contacts(NETWORK):
-            others = tuple(other.address for other in self.some_alive(2, but=node))
+            others = tuple(other.address for other in self._ways_in(node))
             node.call(lambda guid: jobs.Bootstrap(guid, others))
+
+    def _ways_in(self, newcomer: SimNode) -> list[SimNode]:
+        """Return any two that live, one of them honest: who meets liars only is beyond help."""
+        found = self.some_alive(2, but=newcomer)
+        if found and all(node.liar for node in found):
+            able = (node for node in self.nodes if node.alive and not node.natted)
+            honest = [node for node in able if node.liar is None and node is not newcomer]
+            found[:1] = [self.rng.choice(honest)] if honest else found[:1]
+        return found
 
     def alive(self) -> list[SimNode]:
         """Return the nodes that live."""

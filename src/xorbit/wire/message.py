@@ -59,9 +59,10 @@ class FindNext(Message, frozen=True, tag=2):
 
 
 class FindClosest(Message, frozen=True, tag=3):
-    """Which contacts do you know closest to `target`?"""
+    """Which contacts do you know closest to `target`? As many as usual, or `count`."""
 
     target: IdField
+    count: Annotated[int, Meta(ge=0, le=CONTACTS_MAX)] = 0
 
 
 class Get(Message, frozen=True, tag=4):

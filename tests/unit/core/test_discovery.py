@@ -40,12 +40,16 @@ def test_nodes_that_join_through_one_address_all_come_to_know_all(count: int) ->
     world = World(count)
     nodes = world.network(count)
     world.run(20.0)
-    assert [len(node.machine.state.table) for node in nodes] == [count - 1] * count
     for node in nodes:
+        others = {other.id: other for other in nodes if other is not node}
+        near = sorted(others, key=lambda id: distance(node.id, id))[: node.limits.closest_count]
+        state = node.machine.state
+        assert all(node.knows(others[id]) for id in near)  # the neighbours for sure
+        assert all(id in state.table or id in state.heard for id in others)
         status = node.machine.status()
         assert status.joined
         assert status.addresses[0] == node.address
-        assert status.connections == len(node.machine.peers()) == count - 1
+        assert status.connections == len(node.machine.peers()) >= len(near)
 
 
 def test_the_first_node_of_a_network_has_joined_at_once_and_says_so_once_it_has_company() -> None:
@@ -380,6 +384,8 @@ def test_maintenance_pings_a_peer_that_was_silent_for_long_and_drops_it_when_dea
         look_around_s_max=1000.0,
         finger_check_s_min=1000.0,
         finger_check_s_max=1000.0,
+        survey_s_min=1000.0,
+        survey_s_max=1000.0,
     )
     one, other = world.pair(limits)
     world.run(10.0)
@@ -486,7 +492,7 @@ def test_what_is_looked_up_is_ourselves_and_each_bucket_in_turn() -> None:
     targets = [
         envelope.body.target
         for envelope in one.sent(FindClosest)
-        if isinstance(envelope.body, FindClosest)
+        if isinstance(envelope.body, FindClosest) and not envelope.body.count  # no survey's
     ]
     assert one.id in targets
     buckets = {distance(one.id, node.id).bit_length() - 1 for node in nodes[1:]}

@@ -214,7 +214,7 @@ def test_an_answer_that_is_no_closest_fails_that_node_for_the_lookup() -> None:
 
 def test_an_answer_to_the_lookup_that_comes_during_the_stores_changes_nothing() -> None:
     world = World()
-    nodes = world.network(9)
+    nodes = world.network(9, Limits(survey_s_min=1e6, survey_s_max=1e6))
     world.run(5.0)
     order = by_distance(nodes)
     world.disk_s = 0.2
