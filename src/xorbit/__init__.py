@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xorbit.errors import XorbitError as XorbitError
     from xorbit.files.cid import Cid as Cid
     from xorbit.files.cid import parse_cid as parse_cid
-    from xorbit.files.local import cid_of as cid_of
+    from xorbit.files.local_tree import cid_of as cid_of
     from xorbit.items import Kind as Kind
     from xorbit.items import Record as Record
     from xorbit.keys import UserKey as UserKey
@@ -59,7 +59,7 @@ _ROOMS = {
         "XorbitError",
     ),
     "xorbit.files.cid": ("Cid", "parse_cid"),
-    "xorbit.files.local": ("cid_of",),
+    "xorbit.files.local_tree": ("cid_of",),
     "xorbit.items": ("Kind", "Record"),
     "xorbit.keys": ("UserKey", "load_key", "new_key"),
 }

@@ -120,6 +120,25 @@ WINDOW_BLOCKS = 32
 """How many blocks of a file are in flight unless the caller says otherwise: 2 MiB."""
 BATCH_BLOCKS_MAX = 32
 """How many blocks are cut and hashed in one go on the worker thread: 2 MiB."""
+TREE_ENTRIES_HELD_MAX = 1_048_576
+"""How many entries of directories that are being built may be in memory, about 150 bytes each."""
+TREE_DEPTH_MAX = 128
+"""How many directories may be inside one another, in what is put and in what is got."""
+TREE_BLOCKS_DEPTH_MAX = 256
+"""How many blocks may be below one another in a tree of any shape that is gone through."""
+TREE_DIRECTORIES_SEEN_MAX = 262_144
+"""Of how many directories a walk remembers that it has been there; any further ones count as
+seen."""
+TREE_REPEATED_ENTRIES_MAX = 100_000
+"""How many entries a walk takes from directories that it has been in before: a few blocks may
+describe a tree without an end that anybody could wait for."""
+TREE_BLOCKS_SEEN_MAX = 262_144
+"""Of how many blocks an export remembers that it has them already; what is forgotten comes
+twice."""
+AHEAD_BLOCKS_MAX = 32
+"""How many of the blocks that will be wanted next are named beside the one that is wanted."""
+CAR_ROOTS_MAX = 255
+"""How many roots a CAR may have."""
 
 # --- Sockets ------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from random import Random
 from typing import Self
 
 from tests.edge.test_pins import file
-from xorbit.files.local import cid_of
+from xorbit.files.local_tree import cid_of
 from xorbit.items import ItemKey, block_key
 from xorbit.pins import ScanPins, ScanRoots
 from xorbit.run.pinning import name_of

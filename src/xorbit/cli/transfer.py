@@ -36,7 +36,8 @@ from xorbit.cli.output import (
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import MisuseError
 from xorbit.files.cid import parse_cid
-from xorbit.files.local import Source, cid_of
+from xorbit.files.local import Source
+from xorbit.files.local_tree import cid_of
 from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
 
@@ -46,6 +47,14 @@ LOOKED_AT_BYTES = 2_000
 
 PathToRead = Annotated[
     str, typer.Argument(metavar="PATH", help="A file, or - for standard input.", show_default=False)
+]
+PathToName = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="A file or a directory, or - for standard input.",
+        show_default=False,
+    ),
 ]
 
 
@@ -145,12 +154,16 @@ def get(
 
 
 def cid(
-    path: PathToRead,
+    path: PathToName,
     hash: Hash = HashName.BLAKE3,
     home: Home = None,  # noqa: ARG001 - every command takes it
     json: Json = False,
 ) -> None:
-    """Print the name that `put` would give a file, without a network."""
+    """Print the name of a file or of a whole directory, without a network.
+
+    A directory is named with everything in it, hidden files too. Symbolic links in it are part of
+    it as they are, and not followed.
+    """
     found = cid_of(_source(path), hash.kind)
     if json:
         fact_json({"cid": str(found)})

@@ -1,11 +1,11 @@
 """The local end of a transfer: what a file is read from, and where it is written to.
 
-The only file of this room that touches the disk. All of it blocks, so transfer.py calls it on a
-worker thread. No network and no asyncio here.
+With its neighbours local_tree.py and new_tree.py (the same for directories) the only files of this
+room that touch the disk. All of it blocks, so transfer.py calls it on a worker thread. No network
+and no asyncio here.
 """
 
 import os
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from io import SEEK_END, BytesIO
@@ -14,24 +14,10 @@ from secrets import token_hex
 from typing import BinaryIO
 
 from xorbit.errors import MisuseError, WorldError
-from xorbit.files.cid import Cid
-from xorbit.files.unixfs import CHUNK_BYTES, build_file
-from xorbit.items import Kind
+from xorbit.files.unixfs import CHUNK_BYTES
 
 Source = bytes | Path | BinaryIO
 """What a file is read from: its bytes, its path, or an open binary file from where it stands."""
-
-
-def cid_of(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
-    """Return the name that a put of this source gives, without a network. Blocks while it reads.
-
-    Raises:
-        MisuseError: no such file, or a directory, or `kind` is no hash of blocks.
-        WorldError: it cannot be read.
-    """
-    with open_source(source) as file:
-        [(cid, _)] = deque(build_file(read_pieces(file), kind), maxlen=1)
-        return cid
 
 
 @contextmanager

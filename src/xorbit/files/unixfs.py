@@ -15,31 +15,13 @@ from msgspec import Struct
 from xorbit.errors import FormatError
 from xorbit.files.cid import Cid, Codec, cid_of_block
 from xorbit.files.dag_pb import Link, Node, decode_node, encode_node
-from xorbit.files.protobuf import Field, Schema, decode_message, number_field
+from xorbit.files.unixfs_data import Type, UnixFsData, decode_data, encode_data
 from xorbit.items import BLOCK_BYTES_MAX, Kind
 
 CHUNK_BYTES = 65_536
 CHILDREN_MAX = 1_024
 DEPTH_MAX = 8
 """Nodes on the way from the root to a leaf. Four hold 2**56 bytes; a longer way is an attack."""
-
-_TYPES = {
-    0: "raw",
-    1: "directory",
-    3: "metadata",
-    4: "symbolic link",
-    5: "sharded directory",
-    None: "none given",
-}
-_FILE = 2
-
-_TYPE = Field(1, "Type")
-_INLINE = Field(2, "Data", is_bytes=True)
-_SIZE = Field(3, "filesize")
-_SIZES = Field(4, "blocksizes", is_repeated=True)
-_HASH_TYPE = Field(5, "hashType")
-_FANOUT = Field(6, "fanout")
-_DATA = Schema(_TYPE, _INLINE, _SIZE, _SIZES, _HASH_TYPE, _FANOUT)
 
 
 class Child(Struct, frozen=True):
@@ -137,13 +119,10 @@ class _Tree:
 
 
 def _encode_file_node(children: Sequence[_Subtree]) -> bytes:
-    data = [
-        number_field(_TYPE, _FILE),
-        number_field(_SIZE, sum(child.size for child in children)),
-        *(number_field(_SIZES, child.size) for child in children),
-    ]
+    sizes = tuple(child.size for child in children)
+    data = encode_data(UnixFsData(Type.FILE, size=sum(sizes), sizes=sizes))
     links = tuple(Link(child.cid, "", child.dag_size) for child in children)
-    return encode_node(Node(links, b"".join(data)))
+    return encode_node(Node(links, data))
 
 
 # --- Reading ------------------------------------------------------------------------------------
@@ -161,32 +140,36 @@ def parse_file_node(data: bytes) -> FileNode:
     if len(data) > BLOCK_BYTES_MAX:
         raise FormatError(f"a node has at most {BLOCK_BYTES_MAX:,} bytes, got {len(data):,}")
     node = decode_node(data)
-    size, sizes = _parse_data(node.data)
-    if len(node.links) != len(sizes):
-        raise FormatError(f"{len(node.links)} links but {len(sizes)} sizes of children")
+    return file_node(node.links, decode_data(node.data))
+
+
+def file_node(links: Sequence[Link], data: UnixFsData) -> FileNode:
+    """Return the parts of a file from what its node links to and says, as `parse_file_node` does.
+
+    Raises:
+        FormatError: as there.
+    """
+    size, sizes = _checked_sizes(data)
+    if len(links) != len(sizes):
+        raise FormatError(f"{len(links)} links but {len(sizes)} sizes of children")
     if not 1 <= len(sizes) <= CHILDREN_MAX:
         raise FormatError(f"a file node has 1 to {CHILDREN_MAX:,} children, got {len(sizes):,}")
     if sum(sizes) != size:
         raise FormatError(f"a file of {size} bytes whose parts are {sum(sizes)} bytes together")
-    children = tuple(map(_parse_child, node.links, sizes))
+    children = tuple(map(_parse_child, links, sizes))
     return FileNode(children, size)
 
 
-def _parse_data(data: bytes | None) -> tuple[int, list[int]]:
-    if data is None:
-        raise FormatError("a dag-pb node without data is no part of a file")
-    message = decode_message(data, _DATA)
-    if (found := message.number(_TYPE)) != _FILE:
-        name = _TYPES.get(found, "unknown")
-        raise FormatError(f"expected UnixFS type 2 (file), got {found} ({name})")
-    if message.blob(_INLINE) is not None:
+def _checked_sizes(data: UnixFsData) -> tuple[int, tuple[int, ...]]:
+    if data.type is not Type.FILE:
+        raise FormatError(f"expected UnixFS type 2 (file), got {data.type} ({data.type.words})")
+    if data.data is not None:
         raise FormatError("a file node holds bytes itself; only raw leaves may")
-    if message.number(_HASH_TYPE) is not None or message.number(_FANOUT) is not None:
+    if data.hash_type is not None or data.fanout is not None:
         raise FormatError("a file node has the hashType or fanout of a directory")
-    size = message.number(_SIZE)
-    if size is None:
+    if data.size is None:
         raise FormatError("a file node does not say its filesize")
-    return size, message.numbers(_SIZES)
+    return data.size, data.sizes
 
 
 def _parse_child(link: Link, size: int) -> Child:

@@ -20,13 +20,18 @@ REPOSITORY = Path(__file__).parents[3]
 VECTORS = Path(os.environ.get("XORBIT_VECTORS", REPOSITORY.parent / "shared" / "vectors"))
 
 
-def file_vectors() -> list[dict[str, Any]]:
-    """Return the files of unixfs.json; skip where the vectors are not beside the checkout."""
+def vectors(what: str) -> list[dict[str, Any]]:
+    """Return a list of unixfs.json; skip where the vectors are not beside the checkout."""
     path = VECTORS / "unixfs.json"
     if not path.exists():
         pytest.skip(f"no vectors at {path}; set XORBIT_VECTORS to the folder that holds them")
-    files: list[dict[str, Any]] = json.loads(path.read_text())["files"]
-    return files
+    listed: list[dict[str, Any]] = json.loads(path.read_text())[what]
+    return listed
+
+
+def file_vectors() -> list[dict[str, Any]]:
+    """Return the files of unixfs.json."""
+    return vectors("files")
 
 
 def vector_content(size: int, a: int, b: int) -> Iterator[bytes]:

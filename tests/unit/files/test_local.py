@@ -10,7 +10,8 @@ import pytest
 from tests.unit.files.fakes import file_vectors, names, vector_content
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Codec, cid_of_block
-from xorbit.files.local import NewFile, cid_of, open_source, size_left
+from xorbit.files.local import NewFile, open_source, size_left
+from xorbit.files.local_tree import cid_of
 from xorbit.items import Kind
 
 CONTENT = b"some bytes" * 10_000
@@ -55,8 +56,8 @@ def test_path_is_closed(tmp_path: Path) -> None:
 )
 def test_no_source(tmp_path: Path, name: str, error: type[Exception], message: str) -> None:
     """A source that cannot be opened says whose fault it is."""
-    with pytest.raises(error, match=message):
-        cid_of(tmp_path / name)
+    with pytest.raises(error, match=message), open_source(tmp_path / name):
+        pass
 
 
 def test_source_breaks_off() -> None:

@@ -23,7 +23,7 @@ from xorbit.errors import (
 )
 from xorbit.files.cid import Cid, Codec, cid_of_block
 from xorbit.files.dag_pb import Link, Node, encode_node
-from xorbit.files.local import cid_of
+from xorbit.files.local_tree import cid_of
 from xorbit.files.protobuf import varint
 from xorbit.files.transfer import get_file, get_to_path, put_file
 from xorbit.files.unixfs import CHUNK_BYTES, DEPTH_MAX

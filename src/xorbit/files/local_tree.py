@@ -1,0 +1,129 @@
+"""Files, directories and symbolic links of this machine as blocks, and their name.
+
+Reads the disk and writes nothing; all of it blocks, so it is called on a worker thread. No network
+and no asyncio here. Modes, times and owners are not part of a tree; a symbolic link is stored as
+what it says and not followed, but the path that a user gives may be one.
+"""
+
+import os
+import stat
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xorbit.config import TREE_DEPTH_MAX
+from xorbit.errors import MisuseError, WorldError
+from xorbit.files.cid import Cid
+from xorbit.files.directory import DirectoryBuilder, Held, build_symbolic_link
+from xorbit.files.local import Source, open_source, read_pieces
+from xorbit.files.unixfs import build_file
+from xorbit.items import Kind
+
+Blocks = Iterator[tuple[Cid, bytes]]
+
+
+def cid_of(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
+    """Return the name that a put of this source gives, without a network. Blocks while it reads.
+
+    Raises:
+        MisuseError: as `build_source`.
+        WorldError: as `build_source`.
+    """
+    [(cid, _)] = deque(build_source(source, kind), maxlen=1)
+    return cid
+
+
+def build_source(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Blocks:
+    """Yield the blocks of a file or of a whole directory, children before parents, the root last.
+
+    Memory holds what `build_file` says, and the entries of the directories on the way from the root
+    to where it is. Directories are gone through in the order of their names' bytes.
+
+    Raises:
+        MisuseError: nothing is there; in a directory is what is neither file, directory nor
+            symbolic link (a socket, a device), or a name that is not UTF-8; too many entries or
+            too deep; `kind` is no hash of blocks.
+        WorldError: it cannot be read.
+    """
+    if isinstance(source, Path) and source.is_dir():
+        yield from _Tree(kind).directory(source, 1)
+        return
+    with open_source(source) as file:
+        yield from build_file(read_pieces(file), kind)
+
+
+class _Tree:
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._held = Held()
+
+    def directory(self, path: Path, depth: int) -> Blocks:
+        if depth > TREE_DEPTH_MAX:
+            raise MisuseError(f"{_shown(path)} is deeper than {TREE_DEPTH_MAX} directories")
+        builder = DirectoryBuilder(self._kind, self._held)
+        names = sorted(_names(path), reverse=True)
+        while names:
+            name = names.pop()
+            root: Cid | None = None
+            dag_size = 0
+            for root, data in self._entry(path / name, depth):
+                dag_size += len(data)
+                yield root, data
+            assert root is not None, "everything has a root"
+            with _naming(path):
+                builder.add(name, root, dag_size)
+        with _naming(path):
+            yield from builder.finish()
+
+    def _entry(self, path: Path, depth: int) -> Blocks:
+        mode = _mode(path)
+        if stat.S_ISDIR(mode):
+            yield from self.directory(path, depth + 1)
+        elif stat.S_ISLNK(mode):
+            with _naming(path):
+                yield build_symbolic_link(_target(path), self._kind)
+        elif stat.S_ISREG(mode):
+            with open_source(path) as file:
+                yield from build_file(read_pieces(file), self._kind)
+        else:
+            raise MisuseError(
+                "expected files, directories and symbolic links, "
+                f"but {_shown(path)} is none of them"
+            )
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    try:
+        yield
+    except MisuseError as error:
+        raise MisuseError(f"{_shown(path)}: {error}") from error
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorldError(f"cannot read {_shown(path)}: {error.strerror}") from error
+
+
+def _names(path: Path) -> list[str]:
+    with _reading(path):
+        return os.listdir(path)  # noqa: PTH208 - text takes a fraction of the memory of paths
+
+
+def _mode(path: Path) -> int:
+    with _reading(path):
+        return path.lstat().st_mode
+
+
+def _target(path: Path) -> str:
+    with _reading(path):
+        return os.readlink(path)  # noqa: PTH115 - a path would lose a leading ./
+
+
+def _shown(path: Path) -> str:
+    # A path that is not UTF-8 could not be printed.
+    return os.fsencode(path).decode(errors="backslashreplace")
