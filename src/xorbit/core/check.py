@@ -4,7 +4,12 @@ Asserted after every step in tests and simulation. Nothing here changes anything
 bug of the core, never of a peer.
 """
 
+from xorbit.core.serve import RelayWork
 from xorbit.core.state import Link, State
+
+WORKS_PER_CONNECTION_MAX = 4
+"""How many works besides those of users and peers there may be: pings, looks, checks of fingers."""
+WORKS_OF_ITS_OWN_MAX = 64
 
 
 def check(state: State) -> None:
@@ -19,6 +24,7 @@ def check(state: State) -> None:
     _check_names(state)
     _check_works(state)
     _check_follows(state)
+    _check_timers(state)
     _check_limits(state)
 
 
@@ -41,6 +47,10 @@ def _check_link(state: State, link: Link) -> None:
     _promise(full or not link.waiting, "requests wait only while all out-workers are busy")
     armed = ("link", link.guid) in state.timers
     _promise(armed or not link.out_workers, "every request in flight has a deadline")
+    in_time = all(link.deadline <= worker.deadline for worker in link.out_workers.values())
+    _promise(in_time, "a connection is looked at by the earliest deadline of its requests")
+    waiting_max = state.limits.waiting_requests_max
+    _promise(len(link.waiting) <= waiting_max, "requests that wait are bounded")
     _promise(link.peer != state.own, "a node is never connected to itself")
 
 
@@ -83,8 +93,25 @@ def _check_follows(state: State) -> None:
         _promise(len(connections) == len(pushers), "a connection pushes once to a work")
 
 
+def _check_timers(state: State) -> None:
+    """What a node does now and then it never stops doing."""
+    _promise(("maintenance", None) in state.timers, "maintenance comes again")
+    looks = not state.joined or ("look", None) in state.timers
+    _promise(looks, "who has joined looks around again")
+
+
 def _check_limits(state: State) -> None:
     limits = state.limits
+    links = sum(not link.closing for link in state.links.values())
+    _promise(links <= limits.connections_max, "connections are bounded")
+    own = WORKS_PER_CONNECTION_MAX * limits.connections_max + WORKS_OF_ITS_OWN_MAX
+    _promise(len(state.works) <= limits.works_max + own, "works are bounded")
+    relays = sum(isinstance(work, RelayWork) for work in state.works.values())
+    _promise(state.relays == relays, "relays are counted")
+    _promise(len(state.heard) <= limits.heard_max, "hearsay is bounded")
+    _promise(state.table.newcomers <= limits.newcomers_max, "newcomers are bounded")
+    waiting = max((len(dial.waiting) for dial in state.dials.values()), default=0)
+    _promise(waiting <= limits.waiting_requests_max, "requests that wait for a dial are bounded")
     _promise(len(state.table) <= limits.contacts_max, "the table keeps to its budget")
     _promise(state.own not in state.table, "a node is no contact of its own")
     _promise(len(state.knowns) <= limits.knowns_max, "knowns are bounded")

@@ -38,6 +38,8 @@ class Churn:
         self._law: Law = law
         self._rng = Random(f"{world.seed} churn")
         self.on = True
+        self.over = False
+        """Whether whoever is away stays away, so that the end can be judged."""
         self.deaths = 0
         for node in world.alive():
             self._plan_death(node)
@@ -59,6 +61,6 @@ class Churn:
         self._world.clock.after(away_s, self._return, node)
 
     def _return(self, node: SimNode) -> None:
-        if not node.alive:
+        if not node.alive and not self.over:
             self._world.revive(node)
             self._plan_death(node)

@@ -12,7 +12,6 @@ from xorbit import disk
 from xorbit.core.job import Job
 from xorbit.disk import DiskEffect
 from xorbit.sim.clock import Clock
-from xorbit.store.base import Store
 from xorbit.store.memory import MemoryStore
 
 READ_S = 0.0002
@@ -43,7 +42,7 @@ class Disk:
     )
 
     def __init__(
-        self, clock: Clock, rng: Random, store: Store, done: Callable[[Job], None]
+        self, clock: Clock, rng: Random, store: MemoryStore, done: Callable[[Job], None]
     ) -> None:
         """Keep things in `store`, and hand the jobs of finished effects to `done`."""
         self._clock = clock

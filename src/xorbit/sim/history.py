@@ -1,15 +1,16 @@
 """What the users of a simulated network did and saw, and whether it may be so.
 
-The promises: what was acknowledged stays readable while not all who hold it are gone, and a reader
-never sees a record go back. What breaks the second is kept as a sentence.
+A user is never handed what does not prove itself, and a reader, or a follower, never sees a record
+go back: what breaks that is kept as a sentence. What was acknowledged, and by how many, is kept for
+the judge (judge.py).
 """
 
 from dataclasses import dataclass, field
 from math import ceil
 
-from xorbit.items import Item, ItemKey, Record, version
+from xorbit.errors import ItemError
+from xorbit.items import Item, ItemKey, Record, check_is, version
 from xorbit.sim.node import SimNode
-from xorbit.sim.world import World
 
 
 @dataclass(slots=True)
@@ -20,6 +21,17 @@ class Looked:
     took_s: float
     messages: int
     right: bool
+
+
+@dataclass(slots=True)
+class Followed:
+    """A record that a user follows at a node, in one life of it."""
+
+    node: SimNode
+    life: int
+    key: ItemKey
+    heard: tuple[int, bytes] | None = None
+    """The newest version that was pushed to it."""
 
 
 @dataclass(slots=True)
@@ -35,41 +47,63 @@ class History:
     """How long each get took that found its item."""
     acknowledged: dict[ItemKey, Item] = field(default_factory=dict[ItemKey, Item])
     """What some node says it stored, the newest version of each."""
+    copies: dict[ItemKey, int] = field(default_factory=dict[ItemKey, int])
+    """How many nodes said so of that version."""
     seen: dict[tuple[int, ItemKey], tuple[int, bytes]] = field(
         default_factory=dict[tuple[int, ItemKey], tuple[int, bytes]]
     )
     """The newest version of a record that each reader has seen."""
+    followed: list[Followed] = field(default_factory=list[Followed])
     faults: list[str] = field(default_factory=list[str])
 
-    def note_acknowledged(self, key: ItemKey, item: Item) -> None:
-        """An item was stored at one node at least."""
+    def note_acknowledged(self, key: ItemKey, item: Item, copies: int) -> None:
+        """An item was stored at so many nodes, one at least."""
         held = self.acknowledged.get(key)
-        is_older = (
-            isinstance(item, Record) and isinstance(held, Record) and version(item) <= version(held)
-        )
-        if not is_older:
-            self.acknowledged[key] = item
+        if held is None or version(item) > version(held):
+            self.acknowledged[key], self.copies[key] = item, copies
+
+    def note_got(self, reader: SimNode, key: ItemKey, item: Item) -> None:
+        """A reader was handed an item: one that proves itself, and never an older one."""
+        try:
+            check_is(item, key)
+        except ItemError as error:
+            self.faults.append(f"node {reader.number} handed out what proves nothing: {error}")
+        if isinstance(item, Record):
+            self.note_read(reader, key, item)
 
     def note_read(self, reader: SimNode, key: ItemKey, record: Record) -> None:
         """A reader saw a version of a record: never an older one than before."""
         before = self.seen.get((reader.number, key))
         now = version(record)
         if before is not None and now < before:
-            self.faults.append(
-                f"node {reader.number} read version {now[0]} of {key.id.hex()[:8]} "
-                f"after it had seen {before[0]}"
-            )
+            self._went_back("read", reader, key, now, before)
         self.seen[reader.number, key] = max(now, before or now)
 
+    def note_pushed(self, by: Followed, record: Record) -> None:
+        """A follower was told of a version: always a newer one."""
+        now = version(record)
+        if by.heard is not None and now <= by.heard:
+            self._went_back("was told of", by.node, by.key, now, by.heard)
+        by.heard = max(now, by.heard or now)
 
-def holders(world: World, key: ItemKey) -> list[SimNode]:
-    """Return all nodes that hold an item on disk, dead ones too."""
-    return [node for node in world.nodes if node.disk.store.have([key])[0]]
+    def _went_back(
+        self,
+        did: str,
+        reader: SimNode,
+        key: ItemKey,
+        now: tuple[int, bytes],
+        before: tuple[int, bytes],
+    ) -> None:
+        self.faults.append(
+            f"node {reader.number} {did} version {now[0]} of {key.id.hex()[:8]} "
+            f"after it had seen {before[0]}"
+        )
 
 
-def is_excused(world: World, key: ItemKey) -> bool:
-    """Return whether an item may be unreadable: everybody who holds it is dead or lies."""
-    return not any(node.alive and node.liar is None for node in holders(world, key))
+def holds(node: SimNode, key: ItemKey, item: Item | None = None) -> bool:
+    """Return whether a node has something on disk, that very version of `item` or a newer one."""
+    held = node.disk.store.peek(key)
+    return held is not None and (item is None or version(held) >= version(item))
 
 
 def percentile(values: list[float], share: float) -> float:

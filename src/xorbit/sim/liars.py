@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import islice
 from random import Random
+from typing import assert_never
+
+from msgspec.structs import replace
 
 from xorbit.core.nearest import by_distance
 from xorbit.ids import Guid, Id, as_number
-from xorbit.items import Address, Contact
+from xorbit.items import Address, Block, ConnectionItem, Contact, Item, Record
 from xorbit.wire.message import (
     Closest,
     Envelope,
@@ -43,6 +46,8 @@ class Lie(StrEnum):
     """Names contacts that do not exist."""
     COLLUDING = "colluding"
     """Names only other liars, the closest to what was asked for, and never gives an item."""
+    FORGING = "forging"
+    """Gives other bytes than were asked for, and newer records that nobody signed."""
     REFUSING = "refusing"
     """Takes no item."""
     FORGETFUL = "forgetful"
@@ -102,6 +107,8 @@ class Liar:
             case Lie.COLLUDING, Next(hops=hops) if target is not None:
                 (nearest,) = self._closest_friends(target, 1)
                 return Next(nearest, hops)
+            case Lie.FORGING, Found(item, closer):
+                return Found(_forged(item), closer)
             case Lie.REFUSING, Stored():
                 return Refused("full", "no room")
             case _:
@@ -114,3 +121,15 @@ class Liar:
     def _stranger(self) -> Contact:
         host = ".".join(str(self._rng.randrange(200, 220)) for _ in range(4))
         return Contact(Id(self._rng.randbytes(32)), (Address(host, 4000),))
+
+
+def _forged(item: Item) -> Item:
+    match item:
+        case Block(kind, data):
+            return Block(kind, data[:-1] + bytes([data[-1] ^ 1]))
+        case Record():
+            return replace(item, seq=item.seq + 1, value=b"forged")
+        case ConnectionItem():
+            return replace(item, seq=item.seq + 1, addresses=())
+        case _ as never:
+            assert_never(never)

@@ -4,7 +4,7 @@ Everything is asked of the production machines as a program would ask it, at tim
 came of it goes into the history.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 from nacl.signing import SigningKey
@@ -13,8 +13,18 @@ from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.nearest import by_distance
 from xorbit.ids import Id, as_id, as_number, new_guid
-from xorbit.items import Block, ItemKey, Record, block_key, key_of, make_block, make_record
-from xorbit.sim.history import History, Looked
+from xorbit.items import (
+    Block,
+    Item,
+    ItemKey,
+    Kind,
+    Record,
+    block_key,
+    key_of,
+    make_block,
+    make_record,
+)
+from xorbit.sim.history import Followed, History, Looked, holds
 from xorbit.sim.node import SimNode
 from xorbit.sim.observer import Observer
 from xorbit.sim.world import World
@@ -76,15 +86,18 @@ class Load:
         self._store(node, key_of(record), record)
 
     def _store(self, node: SimNode, key: ItemKey, item: Block | Record) -> None:
+        judged = self.judged
+
         def done(outcome: fx.Outcome) -> None:
-            stored = isinstance(outcome, fx.PutDone) and any(
-                said.outcome == "stored" for said in outcome.receipts
-            )
-            if stored:
-                self.history.puts_ok += 1
-                self.history.note_acknowledged(key, item)
-            else:
-                self.history.puts_failed += 1
+            said = outcome.receipts if isinstance(outcome, fx.PutDone) else ()
+            takers = [receipt.node for receipt in said if receipt.outcome == "stored"]
+            if judged:
+                self.history.puts_ok += bool(takers)
+                self.history.puts_failed += not takers
+            if takers:
+                self.history.note_acknowledged(key, item, len(takers))
+            if node.id in takers and not holds(node, key, item):
+                self._observer.fault(f"node {node.number} counts itself, and its disk has nothing")
 
         node.call(lambda guid: jobs.Store(guid, key, item), done)
 
@@ -95,47 +108,63 @@ class Load:
             self.get_at(node, self._rng.choice(list(self.history.acknowledged)))
 
     def get_at(
-        self, node: SimNode, key: ItemKey, done: Callable[[bool], None] | None = None
+        self, node: SimNode, key: ItemKey, done: Callable[[Item | None], None] | None = None
     ) -> None:
-        """Get an item at a node; `done` hears whether it was found."""
+        """Get an item at a node; `done` hears what was found."""
         began, judged = self.world.clock.now, self.judged
 
         def ended(outcome: fx.Outcome) -> None:
-            found = isinstance(outcome, fx.Got)
-            if isinstance(outcome, fx.Got) and isinstance(outcome.item, Record):
-                self.history.note_read(node, key, outcome.item)
+            item = outcome.item if isinstance(outcome, fx.Got) else None
+            if item is not None:
+                self.history.note_got(node, key, item)
             if judged:
-                self.history.gets_ok += found
-                self.history.gets_failed += not found
-                if found:
+                self.history.gets_ok += item is not None
+                self.history.gets_failed += item is None
+                if item is not None:
                     self.history.get_s.append(self.world.clock.now - began)
             if done is not None:
-                done(found)
+                done(item)
 
         node.call(lambda guid: jobs.Get(guid, key), ended)
+
+    def follow(self) -> None:
+        """Follow some acknowledged record at some node, until that node dies."""
+        node = self.somebody()
+        records = [key for key in self.history.acknowledged if key.kind is Kind.RECORD]
+        if node is None or not records:
+            return
+        followed = Followed(node, node.life, self._rng.choice(records))
+        self.history.followed.append(followed)
+        guid = node.call(lambda guid: jobs.Follow(guid, followed.key))
+        self.world.following[guid] = lambda record: self.history.note_pushed(followed, record)
 
     # --- Nodes ------------------------------------------------------------------------------------
 
     def look_up(self) -> None:
         """Look up a point by chance from some node, and count what that costs."""
         node = self.somebody()
-        if node is None:
-            return
-        target = Id(self._rng.randbytes(32))
+        if node is not None:
+            self.look_up_at(node, Id(self._rng.randbytes(32)))
+
+    def look_up_at(
+        self, node: SimNode, target: Id, done: Callable[[bool], None] | None = None
+    ) -> None:
+        """Look up a point from a node; `done` hears whether the truly closest node was found."""
         began, judged = self.world.clock.now, self.judged
 
-        def done(outcome: fx.Outcome) -> None:
+        def ended(outcome: fx.Outcome) -> None:
             messages = self._observer.messages.pop(work, 0)
-            if not judged:
-                return
             right = self._found(outcome) == self._truly_closest(target, node)
             hops = outcome.hops if isinstance(outcome, fx.LookedUp) else 0
             took_s = self.world.clock.now - began
-            self.history.lookups.append(Looked(hops, took_s, messages, right))
+            if judged:
+                self.history.lookups.append(Looked(hops, took_s, messages, right))
+            if done is not None:
+                done(right)
 
         work = new_guid(node.rng)
         self._observer.count(work)  # before: a node that is alone answers at once
-        node.call(lambda _: jobs.LookUp(work, target), done, work)
+        node.call(lambda _: jobs.LookUp(work, target), ended, work)
 
     def _found(self, outcome: fx.Outcome) -> Id | None:
         """Return the closest that a lookup found, but for liars and for clients."""
@@ -146,11 +175,15 @@ class Load:
 
     def _truly_closest(self, target: Id, asker: SimNode) -> Id | None:
         """Return who is closest to a point of all honest nodes that live and can be dialled."""
+        others = (node for node in self.closest(target) if node is not asker)
+        joined = (node.id for node in others if node.liar is None and node.machine.state.joined)
+        return next(joined, None)
+
+    def closest(self, target: Id) -> Iterator[SimNode]:
+        """Give all nodes that live and keep items for others, closest to a point first."""
         if len(self._ids) != len(self.world.nodes):
             self._ids = sorted(as_number(node.id) for node in self.world.nodes)
         for number in by_distance(self._ids, as_number(target)):
             node = self.world.by_id[as_id(number)]
-            honest = node.alive and node.liar is None and not node.natted and node.keeps
-            if honest and node is not asker and node.machine.state.joined:
-                return node.id
-        return None
+            if node.alive and node.keeps and not node.natted:
+                yield node

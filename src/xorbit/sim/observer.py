@@ -1,7 +1,9 @@
-"""Watches every step of a world: the trace hash, the invariants, the messages of single works.
+"""Watches every step of a world: the trace hash, the messages of single works, and what must be so.
 
-Changes nothing that happens. What it finds wrong it keeps as a sentence, with the time and the node
-(`faults`); a handler that raises ends the run by itself.
+After a step the invariants hold and no line of the queue is overfull; "stored" is said only of what
+is on disk; a contact enters a table only by a connection that we dialled, and only such are named
+to others. Changes nothing that happens. What it finds wrong it keeps as a sentence, with the time
+and the node (`faults`). What can be judged only in the end is the business of judge.py.
 """
 
 from collections.abc import Sequence
@@ -11,12 +13,17 @@ from blake3 import blake3
 
 from xorbit.core import effect as fx
 from xorbit.core.check import check
-from xorbit.core.job import Job
+from xorbit.core.job import ConnectionOpened, HandleRequest, Job
 from xorbit.ids import Guid
+from xorbit.items import Contact, Item, ItemKey, Kind, key_of
+from xorbit.sim.history import holds
 from xorbit.sim.node import SimNode
 from xorbit.sim.world import World
+from xorbit.wire.message import Closest, Found, Refused, Store, Stored
 
 FAULTS_MAX = 100
+LINE_SLACK_JOBS = 8
+"""What a line may hold besides frames: its connection came, was lost, was dialled."""
 _STEP = Struct("<dIBI")
 _FLUSH_BYTES = 65_536
 
@@ -37,6 +44,12 @@ class Observer:
         """How many jobs of each kind have been stepped."""
         self.messages: dict[Guid, int] = {}
         """How many messages were sent for each work that is counted (see `count`)."""
+        self.written: dict[ItemKey, dict[int, None]] = {}
+        """Which nodes ever had a block or a record written to disk."""
+        self._stores: dict[tuple[int, Guid, Guid], Item] = {}
+        """What peers have asked to be stored, by node, connection and exchange, until it is."""
+        self._contacts: dict[int, int] = {}
+        """How many contacts each node had after its last step."""
         self._world = world
         self._check_every = check_every
         self._hash = blake3()
@@ -69,18 +82,61 @@ class Observer:
             self._unhashed += guid
         if len(self._unhashed) > _FLUSH_BYTES:
             self._flush()
-        if self.messages:
-            for effect in effects:
-                if type(effect) is fx.Send and effect.envelope.work in self.messages:
-                    self.messages[effect.envelope.work] += 1
+        if type(job) is HandleRequest and type(job.request) is Store:
+            self._stores[node.number, job.connection, job.guid] = job.request.item
+        for effect in effects:
+            if type(effect) is fx.Send:
+                self._sent(node, effect)
+            elif type(effect) is fx.WriteStore and effect.key.kind is not Kind.CONNECTION:
+                self.written.setdefault(effect.key, {})[node.number] = None
+        self._watch_table(node, job)
         if self._check_every and self.steps % self._check_every == 0:
-            self._check(node)
+            self._check(node, effects)
 
-    def _check(self, node: SimNode) -> None:
+    def _sent(self, node: SimNode, effect: fx.Send) -> None:
+        envelope = effect.envelope
+        if envelope.work in self.messages:
+            self.messages[envelope.work] += 1
+        if type(envelope.body) is Stored or type(envelope.body) is Refused:
+            asked = node.number, effect.connection, envelope.guid
+            item = self._stores.pop(asked, None)
+            if item is None or node.disk.forgets or type(envelope.body) is Refused:
+                return
+            if not holds(node, key_of(item), item):
+                self.fault(f"node {node.number} said that it stored what is not on its disk")
+
+    def _watch_table(self, node: SimNode, job: Job) -> None:
+        """A contact enters by proof only: a connection to it that the node itself dialled."""
+        before, now = self._contacts.get(node.number, 0), len(node.machine.state.table)
+        if before == now:
+            return
+        self._contacts[node.number] = now
+        if now > before and not (type(job) is ConnectionOpened and job.dial is not None):
+            self.fault(f"node {node.number} took in a contact that proved nothing")
+
+    def _check(self, node: SimNode, effects: Sequence[fx.Effect]) -> None:
         try:
             check(node.machine.state)
         except AssertionError as error:
             self.fault(f"node {node.number} broke its promise: {error}")
+        for line, count in node.queue.lengths().items():
+            if type(line) is bytes and count > node.limits.line_jobs_max + LINE_SLACK_JOBS:
+                self.fault(f"node {node.number} has {count:,} jobs in the line of one connection")
+        for effect in effects:
+            if type(effect) is fx.Send:
+                self._check_named(node, effect)
+
+    def _check_named(self, node: SimNode, effect: fx.Send) -> None:
+        """Only contacts that are proved, and have not failed since, are named to others."""
+        body, table = effect.envelope.body, node.machine.state.table
+        named: tuple[Contact, ...] = ()
+        if type(body) is Closest:
+            named = body.contacts
+        elif type(body) is Found:
+            named = body.closer
+        entries = (table.get(contact.id) for contact in named)
+        if any(entry is None or entry.failures for entry in entries):
+            self.fault(f"node {node.number} handed on a contact that fails or is not proved")
 
     def _flush(self) -> None:
         self._hash.update(self._unhashed)

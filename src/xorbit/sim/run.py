@@ -3,10 +3,12 @@
     result = simulate(load("churn"), seed=7)
 
 What begins with each phase is done to the world here; what users do, by load.py. After the last
-phase everything that was acknowledged is read once more, and the promises are held against what was
-seen. Nothing here knows how long it really took.
+phase nothing goes wrong any more, the network gets the time that it needs to heal, everything that
+was acknowledged is read once more, and the promises are held against what was seen (judge.py).
+Nothing here knows how long it really took.
 """
 
+import traceback
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -14,8 +16,11 @@ from msgspec import Struct
 
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.ids import Id, as_number
+from xorbit.items import Item, ItemKey
 from xorbit.sim.churn import Churn
-from xorbit.sim.history import History, Looked, is_excused, mean, percentile
+from xorbit.sim.clock import START_S
+from xorbit.sim.history import History, Looked, mean, percentile
+from xorbit.sim.judge import Judge
 from xorbit.sim.liars import LATE_S, Friends, Liar, Lie
 from xorbit.sim.load import Load
 from xorbit.sim.node import SimNode
@@ -26,6 +31,8 @@ from xorbit.sim.world import World
 SLOW_DISK = 100.0
 SLICES = 10
 """In so many pieces a phase is run, so that somebody can be told how far it has come."""
+HEAL_S = 120.0
+"""How long after the last fault all must be well again."""
 READ_S = 90.0
 """How long the last reading of everything may take."""
 READS_AT_ONCE_S = 20.0
@@ -96,28 +103,48 @@ class Simulation:
         self.observer = Observer(self.world, check_every)
         self.history = History()
         self.load = Load(self.world, self.observer, self.history)
+        self.judge = Judge(self.world, self.load, self.observer)
         self._rng = Random(f"{seed} story")
+        self._disturbed_at = self.world.clock.now
+        """When something went wrong for the last time."""
         self._churn: Churn | None = None
         self._deaths = 0
         self._traffic = (0.0, 0.0)
         self._unborn = [self.world.add() for _ in range(scenario.nodes)]
 
     def run(self, tell: Tell = _tell_nobody) -> Result:
-        """Let it all happen."""
+        """Let it all happen. A handler that raises is a fault, and the end."""
+        lost = excused = 0
+        try:
+            self._live(tell)
+            lost, excused = self._read_all()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must name its seed
+            self.observer.fault(_raised(error))
+        return self._result(lost, excused)
+
+    def _live(self, tell: Tell) -> None:
         whole = sum(phase.seconds for phase in self.scenario.phases) + READ_S
-        began = self.world.clock.now
         for phase in self.scenario.phases:
             self._begin(phase)
             before = self._sent()
             for _ in range(SLICES):
-                tell(phase.name, (self.world.clock.now - began) / whole)
+                tell(phase.name, (self.world.clock.now - START_S) / whole)
                 self.world.clock.run(phase.seconds / SLICES)
             if _is_quiet(phase):
                 self._measure_traffic(before, phase.seconds)
             self._end(phase)
-        tell("reading everything", 1 - READ_S / whole)
-        lost, excused = self._read_all()
-        return self._result(lost, excused)
+        tell("healing and reading everything", 1 - READ_S / whole)
+        self._heal()
+
+    def _heal(self) -> None:
+        """Let the network have what is left of its time to heal, then see whether it has."""
+        if self._churn is not None:
+            self._churn.stop()
+            self._churn.over = True
+        self.load.judged = False
+        self.world.clock.run_until(max(self.world.clock.now, self._disturbed_at + HEAL_S))
+        for fault in self.judge.healed():
+            self.observer.fault(fault)
 
     # --- Phases ---------------------------------------------------------------------------------
 
@@ -130,6 +157,7 @@ class Simulation:
         for count, do in (
             (phase.puts, self.load.put),
             (phase.publishes, self.load.publish),
+            (phase.follows, self.load.follow),
             (phase.gets, self.load.get),
             (phase.lookups, self.load.look_up),
         ):
@@ -158,11 +186,13 @@ class Simulation:
             node.disk.slow, node.disk.full = 1.0, False
         if self._churn is not None and not phase.churn_s:
             self._churn.stop()
+        if _disturbs(phase):
+            self._disturbed_at = self.world.clock.now
 
     def _let_join(self, phase: Phase) -> None:
         count = min(round(phase.join * self.scenario.nodes), len(self._unborn))
         born, self._unborn = self._unborn[:count], self._unborn[count:]
-        for node in self._some(born, phase.natted):
+        for node in self._some(born[1:], phase.natted):  # the first has nobody to dial
             node.natted = True
         self._make_liars(self._some(born[1:], phase.liars), phase.lie)
         if phase.besiege:
@@ -241,21 +271,27 @@ class Simulation:
     def _read_all(self) -> tuple[int, int]:
         """Read everything that was acknowledged once more; return how much is lost and excused."""
         missing = dict.fromkeys(self.history.acknowledged)
-        self.load.judged = False
 
-        def read(key_index: int) -> None:
-            key = keys[key_index]
+        def read(key: ItemKey) -> None:
+            def done(item: Item | None) -> None:
+                if self.judge.is_current(key, item):
+                    missing.pop(key, None)
+
             node = self.load.somebody()
             if node is not None:
-                self.load.get_at(node, key, lambda found: missing.pop(key, None) if found else None)
+                self.load.get_at(node, key, done)
 
-        for _ in range(2):  # one reader may be unlucky: what it misses another reads
-            keys = list(missing)
-            for index in range(len(keys)):
-                when = READS_AT_ONCE_S * self._rng.random()
-                self.world.clock.after(when, read, index)
-            self.world.clock.run(READ_S / 2)
-        excused = sum(is_excused(self.world, key) for key in missing)
+        for again in (False, True):  # one reader may be unlucky: what it misses another reads
+            for key in list(missing):
+                self.world.clock.after(READS_AT_ONCE_S * self._rng.random(), read, key)
+            self.judge.ask_for_the_closest(READS_AT_ONCE_S)
+            self.world.clock.run(READS_AT_ONCE_S)
+            if not again:  # so that a minute is left until the end
+                self.judge.note_under_way()
+            self.world.clock.run(READ_S / 2 - READS_AT_ONCE_S)
+        for fault in self.judge.ended():
+            self.observer.fault(fault)
+        excused = sum(self.judge.is_excused(key) for key in missing)
         return len(missing) - excused, excused
 
     def _result(self, lost: int, excused: int) -> Result:
@@ -267,6 +303,7 @@ class Simulation:
         faults = (*self.observer.faults, *history.faults, *_errors(self.world.nodes))
         as_expected = (
             lookups_ok >= expected.lookups_ok
+            and _share(history.puts_ok, puts) >= expected.puts_ok
             and gets_ok >= expected.gets_ok
             and lost <= expected.items_lost
         )
@@ -276,7 +313,7 @@ class Simulation:
         return Result(
             nodes=len(self.world.nodes),
             seed=str(self.seed),
-            virtual_s=round(self.world.clock.now, 3),
+            virtual_s=round(self.world.clock.now - START_S, 3),
             steps=self.observer.steps,
             trace_hash=self.observer.trace_hash,
             lookups=len(lookups),
@@ -321,6 +358,19 @@ def simulate(
 def _is_quiet(phase: Phase) -> bool:
     asked = phase.puts + phase.publishes + phase.gets + phase.lookups + phase.rush
     return not (asked or phase.join or phase.restart)
+
+
+def _disturbs(phase: Phase) -> bool:
+    """Return whether the network has something to recover from after this phase."""
+    changes = phase.join or phase.kill or phase.revive or phase.restart or phase.churn_s
+    on_the_way = phase.loss or phase.repeat or phase.overtake or phase.part or phase.one_way
+    return bool(changes or on_the_way or phase.slow_disks or phase.full_disks or phase.besiege)
+
+
+def _raised(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    file = where.filename.rpartition("/")[2]
+    return f"a handler raised {type(error).__name__}: {error} ({file}, line {where.lineno})"
 
 
 def _messages(lookups: list[Looked]) -> list[float]:

@@ -71,6 +71,8 @@ class Phase(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     # What users do, spread over the phase.
     puts: Count = 0
     publishes: Count = 0
+    follows: Count = 0
+    """So many users follow a record, from some time in the phase on."""
     gets: Count = 0
     lookups: Count = 0
     rush: Count = 0
@@ -81,6 +83,7 @@ class Expected(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What must be so in the end, whatever the seed."""
 
     lookups_ok: Share = 0.99
+    puts_ok: Share = 0.99
     gets_ok: Share = 0.99
     items_lost: Count = 0
 
@@ -100,7 +103,16 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         by = count / self.nodes
 
         def scaled(phase: Phase) -> Phase:
-            counts = ("puts", "publishes", "gets", "lookups", "rush", "besiege", "one_way")
+            counts = (
+                "puts",
+                "publishes",
+                "follows",
+                "gets",
+                "lookups",
+                "rush",
+                "besiege",
+                "one_way",
+            )
             old = {name: getattr(phase, name) for name in counts}
             return msgspec.structs.replace(
                 phase, **{name: max(round(n * by), 1) if n else 0 for name, n in old.items()}

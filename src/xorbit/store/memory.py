@@ -58,6 +58,10 @@ class MemoryStore:
         self._asked.note(key for key in keys if key in self._items)
         return [DAMAGED if key in self._damaged else self._items.get(key) for key in keys]
 
+    def peek(self, key: ItemKey) -> Item | None:
+        """Return what is held under a key, without that it counts as asked for: for a checker."""
+        return self._items.get(key)
+
     def write(self, batch: Sequence[Write]) -> list[WriteResult]:
         """Keep a batch; return what became of each write."""
         return [self._write_one(write) for write in batch]

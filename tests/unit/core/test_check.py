@@ -1,6 +1,7 @@
 """The invariants: each broken promise is named. That they hold is asserted at every other step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -25,7 +26,66 @@ def _busy(state: State, count: int) -> None:
     for number in range(count):
         guid = Guid(bytes([number]) * 16)
         _link(state).out_workers[guid] = OutWorker(guid, G, G, Ping())
+    _link(state).deadline = 0.0
     state.timers.set(("link", _link(state).guid), 1e9)
+
+
+def _late_deadline(state: State) -> None:
+    _busy(state, 1)
+    _link(state).deadline = 1e9
+
+
+def _waiting(state: State) -> None:
+    _busy(state, state.limits.workers)
+    state.limits = state.limits.replace(waiting_requests_max=1)
+    _link(state).waiting.extend([OutWorker(G, G, G, Ping())] * 2)
+
+
+def _waiting_for_a_dial(state: State) -> None:
+    state.limits = state.limits.replace(waiting_requests_max=1)
+    state.dials[G] = Dialling(G, (), None)
+    state.dials[G].waiting.extend([OutWorker(G, G, G, Ping())] * 2)
+
+
+def _no_maintenance(state: State) -> None:
+    state.timers.cancel(("maintenance", None))
+
+
+def _no_look(state: State) -> None:
+    state.joined = True
+    state.timers.cancel(("look", None))
+
+
+def _many_links(state: State) -> None:
+    link = _link(state)
+    state.links[G] = replace(link, guid=G)
+    state.limits = state.limits.replace(connections_max=1)
+
+
+def _many_works(state: State) -> None:
+    state.limits = state.limits.replace(works_max=1, connections_max=1)
+    for number in range(70):
+        guid = Guid(bytes([number]) * 16)
+        state.works[guid] = GetWork(guid, 1.0, block_key(b""))
+        state.timers.set(("work", guid), 1e9)
+
+
+def _lost_relay(state: State) -> None:
+    state.relays = 1
+
+
+def _hearsay(state: State) -> None:
+    state.heard.note([Contact(I), Contact(Id(b"x" * 32))])
+    state.limits = state.limits.replace(heard_max=1)
+
+
+def _newcomers(state: State) -> None:
+    table = state.table
+    table._budget = len(table)
+    for number in range(2):
+        nearby = Id(number.to_bytes(32, "big"))
+        table._newcomers[nearby] = (Address("10.0.0.9", 1), 0.0)
+    state.limits = state.limits.replace(newcomers_max=1)
 
 
 def _wait_for_nothing(state: State) -> None:
@@ -138,6 +198,16 @@ BROKEN: list[tuple[Callable[[State], object], str]] = [
     (_too_many_in, "more than N in-workers"),
     (_wait_for_nothing, "wait only while all out-workers are busy"),
     (_no_deadline, "every request in flight has a deadline"),
+    (_late_deadline, "looked at by the earliest deadline"),
+    (_waiting, "requests that wait are bounded"),
+    (_waiting_for_a_dial, "requests that wait for a dial are bounded"),
+    (_no_maintenance, "maintenance comes again"),
+    (_no_look, "looks around again"),
+    (_many_links, "connections are bounded"),
+    (_many_works, "works are bounded"),
+    (_lost_relay, "relays are counted"),
+    (_hearsay, "hearsay is bounded"),
+    (_newcomers, "newcomers are bounded"),
     (_to_ourselves, "never connected to itself"),
     (_name_nobody, "link_of names a link"),
     (_use_closing, "closing link is not used"),

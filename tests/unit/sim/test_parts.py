@@ -166,6 +166,9 @@ def test_each_liar_lies_in_its_way():
     assert what(Lie.COLLUDING, FindNext(target), Next(contact(200), 3)) == Next(contact(7), 3)
     gets = what(Lie.COLLUDING, Get(KEY), Found(BLOCK))
     assert isinstance(gets, Closest)
+    forged = what(Lie.FORGING, Get(KEY), Found(BLOCK))
+    assert isinstance(forged, Found)
+    assert block_key(forged.item.data) != KEY  # type: ignore[union-attr]
     assert isinstance(what(Lie.REFUSING, Ping(), Stored()), Refused)
     assert what(Lie.COLLUDING, Ping(), Pong()) == Pong()
 

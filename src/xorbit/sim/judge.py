@@ -1,0 +1,223 @@
+"""Judges the end of a run: faults have stopped, so all has to be well again, and soon.
+
+What was under way has ended; every honest node that lives is in the network and finds whoever is
+truly closest; the closest nodes to each record hold one version of it, the newest; each item has
+its r holders again; followers have heard the newest; no honest node took another for a liar. Each
+rule is a generator of sentences, one for each fault. Reads disks and states, changes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from random import Random
+
+from xorbit.core.state import State
+from xorbit.ids import Guid, Id
+from xorbit.items import Item, ItemKey, Kind, version
+from xorbit.sim.history import holds
+from xorbit.sim.load import Load
+from xorbit.sim.node import SimNode
+from xorbit.sim.observer import Observer
+from xorbit.sim.world import World
+
+SAMPLE = 32
+"""How many nodes are asked whether they find who is truly closest."""
+NAMED = 8
+"""Hexadecimal digits of an id that a sentence gives."""
+DISTRUSTED = "peer distrusted"
+
+Rule = Callable[[], Iterator[str]]
+
+
+class Judge:
+    """What holds in the end of one world."""
+
+    def __init__(self, world: World, load: Load, observer: Observer) -> None:
+        """Judge this world, what its users did, and what was seen of it."""
+        self._world = world
+        self._load = load
+        self._history = load.history
+        self._observer = observer
+        self._replicas = world.limits.replicas
+        self._under_way: list[tuple[SimNode, int, str, Guid]] = []
+        self._blind: dict[tuple[int, Id], None] = {}
+
+    @property
+    def is_known_to_be_honest(self) -> bool:
+        """Whether nobody lies in this world."""
+        return not any(node.liar for node in self._world.nodes)
+
+    # --- Before the end ---------------------------------------------------------------------------
+
+    def note_under_way(self) -> None:
+        """Remember everything that is under way now: in a minute it must have ended."""
+        for node in self._honest():
+            for what, guid in _under_way(node):
+                self._under_way.append((node, node.life, what, guid))
+
+    def ask_for_the_closest(self, over_s: float) -> None:
+        """Let a sample of nodes look points up; where one was wrong it is asked that once more.
+
+        Among liars the scenario says how often lookups may go wrong, and nobody is asked.
+        """
+        if not self.is_known_to_be_honest:
+            return
+        rng = Random(f"{self._world.seed} judge")
+        nodes = self._honest()
+        questions = [
+            (node, Id(rng.randbytes(32))) for node in rng.sample(nodes, min(SAMPLE, len(nodes)))
+        ]
+        questions = [(self._world.nodes[n], at) for n, at in self._blind] or questions
+        for node, target in questions:
+            self._world.clock.after(over_s * rng.random(), self._ask, node, target)
+
+    def _ask(self, node: SimNode, target: Id) -> None:
+        def answered(right: bool) -> None:
+            if right:
+                self._blind.pop((node.number, target), None)
+            else:
+                self._blind[node.number, target] = None
+
+        if node.alive:
+            self._load.look_up_at(node, target, answered)
+
+    # --- What must be so when the network has had its time to heal --------------------------------
+
+    def healed(self) -> list[str]:
+        """Return what has not healed, before anybody reads, since reading mends."""
+        rules: tuple[Rule, ...] = (self._outside, self._different, self._few)
+        return [fault for rule in rules for fault in rule()]
+
+    def _outside(self) -> Iterator[str]:
+        """Give honest nodes that live and are not in the network."""
+        nodes = self._honest()
+        for node in nodes if len(nodes) > 1 else []:
+            state = node.machine.state
+            if not (state.joined and state.link_of):
+                yield f"node {node.number} is not in the network again"
+
+    def _different(self) -> Iterator[str]:
+        """Give records of which the honest among the closest do not all hold the newest version."""
+        for key, item in self._history.acknowledged.items():
+            if key.kind is not Kind.RECORD:
+                continue
+            near = [n for n in islice(self._load.closest(key.id), self._replicas) if not n.liar]
+            held = [node.disk.store.peek(key) for node in near if not node.disk.forgets]
+            versions = [version(record) for record in held if record is not None]
+            if versions and min(versions) < max((*versions, version(item))):
+                seen = sorted({number for number, _ in versions})
+                last = f"the last is {version(item)[0]}"
+                yield f"record {_name(key)} is there in versions {seen}, {last}"
+
+    def _few(self) -> Iterator[str]:
+        """Give items that fewer hold than there should be; a liar among the closest counts as one.
+
+        Whether it keeps what it took nobody can know.
+        """
+        keepers = sum(n.alive and n.keeps and not n.natted for n in self._world.nodes)
+        for key in self._history.acknowledged:
+            near = islice(self._load.closest(key.id), self._replicas)
+            count = sum(1 for node in near if node.liar) + len(self._living_holders(key))
+            if count < min(self._replicas, keepers):
+                yield f"item {_name(key)} is held by {count} nodes"
+
+    # --- What must be so in the end ---------------------------------------------------------------
+
+    def ended(self) -> list[str]:
+        """Return what else is wrong, a minute after `note_under_way`."""
+        rules: tuple[Rule, ...] = (
+            self._endless,
+            self._overdue,
+            self._unserved,
+            self._lost_ways,
+            self._untold,
+            self._wronged,
+        )
+        return [fault for rule in rules for fault in rule()]
+
+    def _endless(self) -> Iterator[str]:
+        """Give what was under way a minute ago and still is."""
+        for node, life, what, guid in self._under_way:
+            if node.life == life and (what, guid) in _under_way(node):
+                yield f"node {node.number}: {what} never ended"
+
+    def _overdue(self) -> Iterator[str]:
+        """Give works that go on behind their deadline."""
+        for node in self._honest():
+            for work in node.machine.state.works.values():
+                if work.deadline + node.limits.request_timeout_s_max < self._world.clock.now:
+                    yield f"node {node.number}: {type(work).__name__} has outlived its deadline"
+
+    def _unserved(self) -> Iterator[str]:
+        """Give nodes with jobs that nobody steps."""
+        for node in self._honest():
+            if len(node.queue) and not node.step_s:
+                yield f"node {node.number} leaves {len(node.queue)} jobs in its queue"
+
+    def _lost_ways(self) -> Iterator[str]:
+        """Give nodes that twice did not find who is truly closest to a point."""
+        for number, target in self._blind:
+            yield f"node {number} does not find who is closest to {target.hex()[:NAMED]}"
+
+    def _untold(self) -> Iterator[str]:
+        """Give followers that have not heard of the newest version."""
+        for followed in self._history.followed:
+            newest = version(self._history.acknowledged[followed.key])
+            lives = followed.node.life == followed.life
+            if lives and (followed.heard is None or followed.heard < newest):
+                name = f"version {newest[0]} of {_name(followed.key)}"
+                yield f"node {followed.node.number} follows, and has not heard of {name}"
+
+    def _wronged(self) -> Iterator[str]:
+        """Give honest nodes that other honest nodes took for liars."""
+        honest = {node.id.hex() for node in self._world.nodes if node.liar is None}
+        for node in self._world.nodes:
+            for report in node.reports:
+                peer = report.detail.partition(":")[0]
+                if report.event == DISTRUSTED and peer in honest and node.liar is None:
+                    yield f"node {node.number} took an honest one for a liar: {report.detail}"
+
+    # --- What is gone -----------------------------------------------------------------------------
+
+    def is_current(self, key: ItemKey, item: Item | None) -> bool:
+        """Return whether a reader was given what it should: for a record the newest, or newer."""
+        return item is not None and version(item) >= version(self._history.acknowledged[key])
+
+    def is_excused(self, key: ItemKey) -> bool:
+        """Return whether an item may be unreadable.
+
+        No honest node that lives has it, and those that had it are dead with it, or lie: r of them,
+        or as many as ever said so. An item that all have dropped is not excused.
+        """
+        item = self._history.acknowledged[key]
+        nodes = [self._world.nodes[number] for number in self._observer.written.get(key, ())]
+        if any(node.alive and node.liar is None and holds(node, key, item) for node in nodes):
+            return False
+        gone = sum(1 for node in nodes if node.liar or (not node.alive and holds(node, key, item)))
+        return gone >= min(self._replicas, self._history.copies[key])
+
+    # --- Who --------------------------------------------------------------------------------------
+
+    def _honest(self) -> list[SimNode]:
+        return [node for node in self._world.nodes if node.alive and node.liar is None]
+
+    def _living_holders(self, key: ItemKey) -> list[SimNode]:
+        numbers = self._observer.written.get(key, ())
+        nodes = (self._world.nodes[number] for number in numbers)
+        return [node for node in nodes if node.alive and not node.liar and holds(node, key)]
+
+
+def _under_way(node: SimNode) -> set[tuple[str, Guid]]:
+    """Return everything of a node that has to end by itself, in a minute at the latest."""
+    state: State = node.machine.state
+    links = state.links.values()
+    return {
+        *(("a call", guid) for guid in node.calls),
+        *(("a dial", guid) for guid in state.dials),
+        *(("a disk operation", guid) for guid in state.disk_of),
+        *(("a request", guid) for link in links for guid in link.out_workers),
+        *(("an answer", guid) for link in links for guid in link.in_workers),
+    }
+
+
+def _name(key: ItemKey) -> str:
+    return key.id.hex()[:NAMED]
