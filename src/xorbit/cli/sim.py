@@ -1,31 +1,47 @@
-"""`xorbit sim`: a simulated network of production nodes, from one seed.
+"""`xorbit sim`: simulated networks of production nodes, from one seed.
 
-What happens in it is told by sim/run.py; here the story is put together from the options, and the
-result is shown.
+What happens in one is told by sim/run.py, what a table is made of by sim/tables.py; here it is put
+together from the options and run, and what came of it is shown.
 """
 
-import gc
-import resource
+import re
 import shlex
-import sys
-import time
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-import msgspec
 import typer
 
+from xorbit import __version__
+from xorbit.cli import sim_plot as pictures
 from xorbit.cli.options import Home, Json
-from xorbit.cli.output import CLEAR_LINE, ExitCode, fact_columns, fact_json, talk
+from xorbit.cli.output import ExitCode, fact, fact_columns, fact_json, talk
+from xorbit.cli.sim_run import Outcome, cores, perform, perform_all
+from xorbit.cli.sim_show import many_bars, one_bar, show, span
 from xorbit.core import joblog
+from xorbit.errors import MisuseError, XorbitError
 from xorbit.sim import scenario as stories
+from xorbit.sim import tables
 from xorbit.sim.node import SimNode
 from xorbit.sim.run import Result, Simulation
-from xorbit.sim.scenario import Scenario
+from xorbit.sim.trial import Trial
 
 CHECKED_NODES_MAX = 300
 """In larger worlds the invariants are held after every hundredth step only."""
-RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1_024
+TABLE_CHECK_EVERY = 1_000
+"""In the worlds of a table they are held seldom: tests hold them at every step."""
+_NODE = re.compile(r"\bnode (\d+)\b")
+
+
+def _parse_limit(text: str) -> tuple[str, int | float]:
+    """Return the name and the value that "contacts_max=200" says."""
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected NAME=NUMBER, got {text!r}") from error
+    return name.strip(), int(number) if number.is_integer() and "." not in value else number
 
 
 def sim(
@@ -51,6 +67,33 @@ def sim(
     liars: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Which share of the nodes lies, colluding.")
     ] = 0.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A limit of the nodes (config.py) that differs; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Run what a table is made of, on all cores: {', '.join(tables.NAMES)}. Prints "
+            "Markdown; takes --nodes (of the largest network), --seed and --limit.",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Write pictures: hops and latency; of a table, what it shows (needs the extra "
+            "xorbit[plot]).",
+            show_default=False,
+        ),
+    ] = None,
     log_jobs: Annotated[
         tuple[int, Path] | None,
         typer.Option(
@@ -76,47 +119,69 @@ def sim(
     if list_:
         fact_columns([(name, stories.load(name).about) for name in stories.names()])
         return ExitCode.DONE
-    story = _story(scenario, nodes, hours, churn, loss, liars)
-    every = 1 if check or (check is None and story.nodes <= CHECKED_NODES_MAX) else 100
-    simulation = Simulation(story, seed, check_every=0 if check is False else every)
-    began = time.monotonic()
-    gc.disable()  # a world is one growing heap of live objects: there is nothing to collect
-    try:
-        if log_jobs is None:
-            result = simulation.run(_progress)
-        else:
-            with log_jobs[1].open("wb") as log:
-                _log_node(simulation, log_jobs[0], log)
-                result = simulation.run(_progress)
-    finally:
-        gc.enable()
-        _end_progress()
-    _show(result, time.monotonic() - began, json)
-    if not result.ok:
-        talk(f"not as it should be; to repeat it: {_command()}")
-    return ExitCode.DONE if result.ok else ExitCode.FAILED
-
-
-def _story(
-    name: str, nodes: int | None, hours: float, churn: float, loss: float, liars: float
-) -> Scenario:
-    """Return the scenario with what the options change."""
-    story = stories.load(name)
-    if nodes is not None:
-        story = story.of_nodes(nodes)
-    changed = tuple(
-        msgspec.structs.replace(
-            phase,
-            loss=max(phase.loss, loss),
-            liars=liars if phase.join and liars else phase.liars,
-            churn_s=60 * churn or phase.churn_s,
-        )
-        for phase in story.phases
+    trial = Trial(
+        scenario=scenario,
+        nodes=nodes,
+        seed=seed,
+        hours=hours,
+        churn_minutes=churn,
+        loss=loss,
+        liars=liars,
+        limits=dict(map(_parse_limit, limit or [])),
     )
-    if hours:
-        more = stories.Phase(name=f"{hours:g} hours", seconds=3_600 * hours, churn_s=60 * churn)
-        changed = (*changed, more)
-    return msgspec.structs.replace(story, phases=changed)
+    if table is not None:
+        return _table(table, trial, plot, check, json, logged=log_jobs is not None)
+    return _one(trial, plot, log_jobs, check, json)
+
+
+# --- One run --------------------------------------------------------------------------------------
+
+
+def _one(
+    trial: Trial,
+    plot: Path | None,
+    log_jobs: tuple[int, Path] | None,
+    check: bool | None,
+    json: bool,
+) -> int:
+    story = trial.story()
+    every = 1 if check or (check is None and story.nodes <= CHECKED_NODES_MAX) else 100
+    simulation = Simulation(story, trial.seed, check_every=0 if check is False else every)
+    if plot is not None:
+        pictures.prepare(plot)
+    command = [*trial.words(), *_how_checked(check)]
+    try:
+        outcome = _run(simulation, log_jobs)
+    except XorbitError:
+        raise
+    except Exception:
+        _tell_how_to_repeat(command, log_jobs, ())
+        raise
+    if json:
+        fact_json({"scenario": trial.scenario, **outcome.facts()})
+    else:
+        show(trial.scenario, outcome)
+        for fault in outcome.result.faults:
+            talk(f"broken: {fault}")
+    if plot is not None:
+        title = f"{trial.scenario}: {story.nodes:,} nodes, seed {trial.seed}"
+        _tell_written(pictures.plot_run(simulation.history, title, plot))
+    if not outcome.result.ok:
+        _tell_how_to_repeat(command, log_jobs, outcome.result.faults)
+    return ExitCode.DONE if outcome.result.ok else ExitCode.FAILED
+
+
+def _run(simulation: Simulation, log_jobs: tuple[int, Path] | None) -> Outcome:
+    if log_jobs is None:
+        with one_bar() as tell:
+            return perform(simulation, tell)
+    number, path = log_jobs
+    count = len(simulation.world.nodes)
+    if not 0 <= number < count:
+        raise MisuseError(f"expected a node from 0 to {count - 1}, got {number}")
+    with path.open("wb") as log, one_bar() as tell:
+        _log_node(simulation, number, log)
+        return perform(simulation, tell)
 
 
 def _log_node(simulation: Simulation, number: int, log: BinaryIO) -> None:
@@ -133,35 +198,101 @@ def _log_node(simulation: Simulation, number: int, log: BinaryIO) -> None:
     simulation.world.watchers.append(saw)
 
 
-def _progress(name: str, share: float) -> None:
-    if sys.stderr.isatty():
-        print(f"{CLEAR_LINE}{share:4.0%}  {name}", end="", file=sys.stderr, flush=True)
+def _how_checked(check: bool | None) -> list[str]:
+    return [] if check is None else ["--check" if check else "--no-check"]
 
 
-def _end_progress() -> None:
-    if sys.stderr.isatty():
-        print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
-
-
-def _show(result: Result, real_s: float, json: bool) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
-    content = msgspec.to_builtins(result)
-    content["mb_per_node"] = round(peak / 1e6 / result.nodes, 3)
-    content["real_s"] = round(real_s, 1)
-    if json:
-        fact_json(content)
+def _tell_how_to_repeat(
+    command: Sequence[str], log_jobs: tuple[int, Path] | None, faults: Sequence[str]
+) -> None:
+    """Say which command runs the same again, and how to see what one node did in it."""
+    again = shlex.join(command)
+    if log_jobs is not None:
+        number, path = map(str, log_jobs)
+        logged, replay = shlex.join(["--log-jobs", number, path]), shlex.join(["replay", path])
+        talk(f"not as it should be; to repeat it: {again} {logged}")
+        talk(f"to see what node {number} did in its first life: xorbit {replay}")
         return
-    faults = content.pop("faults")
-    fact_columns([(name, _readable(value)) for name, value in content.items()])
-    for fault in faults:
-        talk(f"broken: {fault}")
+    talk(f"not as it should be; to repeat it: {again}")
+    named = next((match[1] for match in map(_NODE.search, faults) if match), "NODE")
+    talk(
+        f"to see what one node did in its first life: {again} --log-jobs {named} FILE; "
+        "xorbit replay FILE"
+    )
 
 
-def _readable(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+def _tell_written(paths: Sequence[Path]) -> None:
+    for path in paths:
+        talk(f"wrote {path}")
 
 
-def _command() -> str:
-    return shlex.join(["xorbit", *sys.argv[1:]])
+# --- A table --------------------------------------------------------------------------------------
+
+
+def _table(
+    name: str, trial: Trial, plot: Path | None, check: bool | None, json: bool, *, logged: bool
+) -> int:
+    plan = tables.Plan(trial.nodes, trial.seed, trial.limits)
+    if logged or trial != Trial(nodes=trial.nodes, seed=trial.seed, limits=trial.limits):
+        raise MisuseError("--table takes only --nodes, --seed, --limit, --check, --plot and --json")
+    table = tables.table(name, plan)
+    if plot is not None:
+        if name not in pictures.TABLES:
+            drawn = " and ".join(pictures.TABLES)
+            raise MisuseError(f"of the table {name!r} there are no pictures, only of {drawn}")
+        pictures.prepare(plot)
+    trials = [row.trial for row in table.rows]
+    names = [" ".join(filter(None, row.cells)) for row in table.rows]
+    every = TABLE_CHECK_EVERY if check is None else int(check)
+    began = datetime.now().astimezone()
+    with many_bars(names, [float(one.story().nodes) for one in trials]) as heard:
+        outcomes = perform_all(trials, every, heard)
+    took_s = (datetime.now().astimezone() - began).total_seconds()
+    if json:
+        fact_json(_table_facts(table, outcomes))
+    else:
+        fact(tables.markdown(table, [outcome.result for outcome in outcomes]))
+        fact("")
+        fact(_printed_by(_table_command(name, trial), began, took_s))
+    if plot is not None:
+        _tell_written(pictures.plot_table(table, [one.result for one in outcomes], plot))
+    return _judged(table, [outcome.result for outcome in outcomes])
+
+
+def _table_command(name: str, trial: Trial) -> str:
+    """Return the command that prints a table again."""
+    words = ["xorbit", "sim", "--table", name]
+    words += [] if trial.nodes is None else ["--nodes", str(trial.nodes)]
+    words += [] if trial.seed == Trial().seed else ["--seed", trial.seed]
+    for limit, value in trial.limits.items():
+        words += ["--limit", f"{limit}={value}"]
+    return shlex.join(words)
+
+
+def _printed_by(command: str, began: datetime, took_s: float) -> str:
+    count = cores()
+    machine = f"{count} core{'s' if count > 1 else ''}"
+    return (
+        f"Printed by `{command}` (xorbit {__version__}) on {began:%Y-%m-%d}, in {span(took_s)} "
+        f"on {machine}."
+    )
+
+
+def _table_facts(table: tables.Table, outcomes: Sequence[Outcome]) -> dict[str, object]:
+    rows = [
+        {
+            **dict(zip(table.known, row.cells, strict=True)),
+            "command": shlex.join(row.trial.words()),
+            "result": outcome.facts(),
+        }
+        for row, outcome in zip(table.rows, outcomes, strict=True)
+    ]
+    return {"table": table.name, "about": table.about, "rows": rows}
+
+
+def _judged(table: tables.Table, results: Sequence[Result]) -> int:
+    """Tell every promise that was broken: a table of broken runs says nothing."""
+    broken = [pair for pair in zip(table.rows, results, strict=True) if pair[1].faults]
+    for row, result in broken:
+        talk(f"broken: {result.faults[0]}; to repeat it: {shlex.join(row.trial.words())}")
+    return ExitCode.FAILED if broken else ExitCode.DONE

@@ -14,7 +14,6 @@ from random import Random
 
 from msgspec import Struct
 
-from xorbit.config import DEFAULT_LIMITS
 from xorbit.ids import Id, as_number
 from xorbit.items import Item, ItemKey
 from xorbit.sim.churn import Churn
@@ -99,7 +98,7 @@ class Simulation:
         """
         self.scenario = scenario
         self.seed = seed
-        self.world = World(seed, DEFAULT_LIMITS.replace(**scenario.limits))
+        self.world = World(seed, scenario.node_limits())
         self.observer = Observer(self.world, check_every)
         self.history = History()
         self.load = Load(self.world, self.observer, self.history)

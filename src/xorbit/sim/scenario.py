@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.errors import MisuseError
 from xorbit.sim.churn import Law
 from xorbit.sim.liars import Lie
@@ -49,7 +50,7 @@ class Phase(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     at_once: bool = False
     """They restart all at the same instant."""
     churn_s: float = 0.0
-    """The median session from now on; 0: nobody goes by himself."""
+    """The median session, from now on, of those who live now; 0: nobody goes by himself."""
     churn_law: Law = "heavy-tailed"
     loss: Share = 0.0
     repeat: Share = 0.0
@@ -95,8 +96,30 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     nodes: Annotated[int, Meta(ge=2)]
     phases: Annotated[tuple[Phase, ...], Meta(min_length=1)]
     expected: Expected = Expected()
-    limits: dict[str, float] = {}
+    limits: dict[str, int | float] = {}
     """Limits of the nodes that differ from the defaults."""
+    asked_max: Count = 1_000_000
+    """In a larger network no phase has more puts, gets or lookups than this."""
+
+    def __post_init__(self) -> None:
+        """Hold the limits against those that there are."""
+        self.node_limits()
+
+    def node_limits(self) -> Limits:
+        """Return the limits of the nodes.
+
+        Raises:
+            MisuseError: one of them does not exist, or must not be so.
+        """
+        unknown = [name for name in self.limits if name not in Limits.__struct_fields__]
+        if unknown:
+            raise MisuseError(f"no limit is named {unknown[0]!r} (see config.py)")
+        try:
+            return msgspec.convert(
+                {**msgspec.structs.asdict(DEFAULT_LIMITS), **self.limits}, Limits
+            )
+        except ValueError as error:
+            raise MisuseError(str(error)) from error
 
     def of_nodes(self, count: int) -> "Scenario":
         """Return the same story with another number of nodes and, in proportion, of users."""
@@ -114,8 +137,9 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 "one_way",
             )
             old = {name: getattr(phase, name) for name in counts}
+            new = {name: max(round(n * by), 1) if n else 0 for name, n in old.items()}
             return msgspec.structs.replace(
-                phase, **{name: max(round(n * by), 1) if n else 0 for name, n in old.items()}
+                phase, **{name: min(n, self.asked_max) for name, n in new.items()}
             )
 
         return msgspec.structs.replace(
