@@ -132,9 +132,10 @@ seen."""
 TREE_REPEATED_ENTRIES_MAX = 100_000
 """How many entries a walk takes from directories that it has been in before: a few blocks may
 describe a tree without an end that anybody could wait for."""
-TREE_BLOCKS_SEEN_MAX = 262_144
-"""Of how many blocks an export remembers that it has them already; what is forgotten comes
-twice."""
+TREE_NODES_MAX = 1_048_576
+"""How many nodes one pass over all blocks of a tree takes; each it remembers, about 100 bytes."""
+TREE_LEAVES_SEEN_MAX = 65_536
+"""Of how many leaves such a pass remembers that it had them; what is forgotten may come again."""
 AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
 CAR_ROOTS_MAX = 255

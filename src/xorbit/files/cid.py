@@ -1,5 +1,7 @@
 """Names of blocks and files: CIDv1, as text and as bytes, one encoding for each and no other.
 
+A path may follow a name, as in `bafy.../sub/file`; each of its parts is a name in a directory.
+
 Pure. A name that a user typed wrongly raises `MisuseError`; one that a peer sent, `FormatError`.
 
 CIDv1 (https://github.com/multiformats/cid): version, codec, multihash; as text in multibase
@@ -13,6 +15,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from xorbit.errors import FormatError, MisuseError
+from xorbit.files.names import name_problem, shown
 from xorbit.ids import ID_BYTES, Id
 from xorbit.items import ItemKey, Kind, block_key
 
@@ -55,6 +58,20 @@ class Cid(Struct, frozen=True):
         return "b" + b32encode(bytes(self)).decode().rstrip("=").lower()
 
 
+class Place(Struct, frozen=True):
+    """A name and the path below it, to a file or directory inside a directory.
+
+    `str(place)` is its text form without a scheme.
+    """
+
+    cid: Cid
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return `CID/path`."""
+        return "/".join((str(self.cid), *self.path))
+
+
 def cid_of_block(data: bytes, codec: Codec, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
     """Return the name of a block's bytes.
 
@@ -93,11 +110,43 @@ def parse_cid(text: str) -> Cid:
     """Return the name that a user wrote, alone or after `ipfs://` or `xorbit://`.
 
     Raises:
-        MisuseError: not a name, or not in its one text form; the message says what to do.
+        MisuseError: not a name, or not in its one text form, or a path follows; the message says
+            what to do.
     """
-    scheme, separator, bare = text.rpartition("://")
-    if separator and scheme not in SCHEMES:
+    bare = _bare(text)
+    if "/" in bare:
+        raise _misuse(text, "a path after the name is not understood here")
+    return _parse(text, bare)
+
+
+def parse_place(text: str) -> Place:
+    """Return the name that a user wrote, as `parse_cid` does, and the path after it.
+
+    The names of a path are taken as they are: `%20` stays what it is. One / at the end is nothing.
+
+    Raises:
+        MisuseError: as `parse_cid`, or a part of the path is no name of an entry.
+    """
+    bare = _bare(text)
+    name, _, rest = bare.partition("/")
+    path = rest.removesuffix("/").split("/") if rest else []
+    for part in path:
+        if problem := name_problem(part):
+            raise _misuse(text, f"in its path stands {shown(part)}: {problem}")
+    return Place(_parse(text, name), tuple(path))
+
+
+def _bare(text: str) -> str:
+    # What stands before :// has no / in it; a path may have :// in it.
+    scheme, separator, bare = text.partition("://")
+    if not separator or "/" in scheme:
+        return text
+    if scheme not in SCHEMES:
         raise _misuse(text, "before :// only ipfs or xorbit may stand")
+    return bare
+
+
+def _parse(text: str, bare: str) -> Cid:
     if problem := _problem(bare):
         raise _misuse(text, problem)
     padded = bare[1:].upper() + "=" * (-(CID_CHARACTERS - 1) % 8)
@@ -124,7 +173,7 @@ def _problem(bare: str) -> str | None:
     if not bare.startswith("b"):
         return "a name starts with b (CIDv1 in base32)"
     if not _ALPHABET.issuperset(bare):
-        return "after the b come only a-z and 2-7; a path after the name is not understood"
+        return "after the b come only a-z and 2-7"
     if len(bare) != CID_CHARACTERS:
         return f"it has {len(bare)} characters, not {CID_CHARACTERS}; was it cut when copied?"
     return None

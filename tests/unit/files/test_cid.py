@@ -5,7 +5,16 @@ import re
 import pytest
 
 from xorbit.errors import FormatError, MisuseError
-from xorbit.files.cid import CID_BYTES, CID_CHARACTERS, Codec, cid_of_block, decode_cid, parse_cid
+from xorbit.files.cid import (
+    CID_BYTES,
+    CID_CHARACTERS,
+    Codec,
+    Place,
+    cid_of_block,
+    decode_cid,
+    parse_cid,
+    parse_place,
+)
 from xorbit.items import Kind
 
 # The names of no bytes at all: as `ipfs` gives them for SHA2-256, raw and dag-pb.
@@ -45,7 +54,8 @@ def test_schemes(scheme: str) -> None:
         ("hello", "starts with b"),
         (f"http://{EMPTY_RAW}", "only ipfs or xorbit"),
         (f"://{EMPTY_RAW}", "only ipfs or xorbit"),
-        (f"ipfs://ipfs://{EMPTY_RAW}", "only ipfs or xorbit"),
+        (f"ipfs://ipfs://{EMPTY_RAW}", "a path after the name"),
+        (f"a/ipfs://{EMPTY_RAW}", "a path after the name"),
         ("QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n", "CIDv0"),
         ("zb2rhe5P4gXftAwvA4eXQ5HJwsER2owDyS9sKaQRRVQPn93bA", "base58"),
         (EMPTY_RAW.upper(), "lower case"),
@@ -68,6 +78,53 @@ def test_bad_text(text: str, advice: str) -> None:
         parse_cid(text)
     assert repr(text[:80])[:-1] in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("scheme", ["", "ipfs://", "xorbit://"])
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("", ()),
+        ("/", ()),
+        ("/a", ("a",)),
+        ("/a/", ("a",)),
+        ("/sub dir/ä/x%20y?z#1", ("sub dir", "ä", "x%20y?z#1")),
+        ("/...", ("...",)),
+        ("/a:", ("a:",)),
+    ],
+)
+def test_places(scheme: str, path: str, names: tuple[str, ...]) -> None:
+    """A name may have a path after it, taken as it is, in every form of the name."""
+    place = parse_place(f"{scheme}{EMPTY_RAW}{path}")
+    assert place == Place(parse_cid(EMPTY_RAW), names)
+    assert parse_place(str(place)) == place
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (f"{EMPTY_RAW}/..", "the one above"),
+        (f"{EMPTY_RAW}/a/../b", "the one above"),
+        (f"{EMPTY_RAW}/./a", "a folder itself"),
+        (f"{EMPTY_RAW}//a", "no name"),
+        (f"{EMPTY_RAW}/a//b", "no name"),
+        (f"{EMPTY_RAW}/a//", "no name"),
+        (f"{EMPTY_RAW}//", "no name"),
+        (f"{EMPTY_RAW}/a\0", "zero byte"),
+        (f"http://{EMPTY_RAW}/a", "only ipfs or xorbit"),
+        (f"ipfs://ipfs://{EMPTY_RAW}", "no name"),
+        (f"/ipfs/{EMPTY_RAW}", "starts with b"),
+        ("/a", "starts with b"),
+        ("", "starts with b"),
+        (f"{EMPTY_RAW[:-1]}/a", "it has 58 characters"),
+        (f"{EMPTY_RAW}?x", "a-z and 2-7"),
+        ("QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n/a", "CIDv0"),
+    ],
+)
+def test_bad_places(text: str, advice: str) -> None:
+    """Whoever mistypes a path learns which part of it is wrong."""
+    with pytest.raises(MisuseError, match=re.escape(advice)):
+        parse_place(text)
 
 
 @pytest.mark.parametrize(
