@@ -163,6 +163,8 @@ def _one(
         show(trial.scenario, outcome)
         for fault in outcome.result.faults:
             talk(f"broken: {fault}")
+    for missed in _missed(story.expected, outcome.result):
+        talk(f"expected more: {missed}")
     if plot is not None:
         title = f"{trial.scenario}: {story.nodes:,} nodes, seed {trial.seed}"
         _tell_written(pictures.plot_run(simulation.history, title, plot))
@@ -196,6 +198,23 @@ def _log_node(simulation: Simulation, number: int, log: BinaryIO) -> None:
             log.write(joblog.encode_entry(simulation.world.clock.now, job))
 
     simulation.world.watchers.append(saw)
+
+
+def _missed(expected: stories.Expected, result: Result) -> list[str]:
+    """Return what the scenario expects, and what came instead, where that is less."""
+    shares = (
+        ("lookups", expected.lookups_ok, result.lookups_ok),
+        ("gets", expected.gets_ok, result.gets_ok),
+        ("puts", expected.puts_ok, result.puts_ok),
+    )
+    missed = [
+        f"{tables.percent(least)} of the {what}, got {tables.percent(share)}"
+        for what, least, share in shares
+        if share < least
+    ]
+    if result.items_lost > expected.items_lost:
+        missed.append(f"{expected.items_lost:,} items lost at most, got {result.items_lost:,}")
+    return missed
 
 
 def _how_checked(check: bool | None) -> list[str]:
@@ -242,7 +261,7 @@ def _table(
             raise MisuseError(f"of the table {name!r} there are no pictures, only of {drawn}")
         pictures.prepare(plot)
     trials = [row.trial for row in table.rows]
-    names = [" ".join(filter(None, row.cells)) for row in table.rows]
+    names = [" / ".join(filter(None, row.cells)) for row in table.rows]
     every = TABLE_CHECK_EVERY if check is None else int(check)
     began = datetime.now().astimezone()
     with many_bars(names, [float(one.story().nodes) for one in trials]) as heard:

@@ -115,13 +115,17 @@ def _row(name: str, *cells: str) -> None:
 
 def _asked(result: Result) -> list[tuple[str, ...]]:
     hops = (f"{result.lookup_hops_p50:g}", f"{result.lookup_hops_p99:g}")
-    return [
-        ("lookups", f"{result.lookups:,}", percent(result.lookups_ok, result.lookups)),
+    lookups: list[tuple[str, ...]] = [
         ("  hops", "", "", f"{result.lookup_hops_mean:.2f}", *hops),
         ("  seconds", "", "", "", f"{result.lookup_s_p50:.3f}", f"{result.lookup_s_p99:.3f}"),
         ("  messages", "", "", f"{result.messages_per_lookup:.1f}"),
+    ]
+    gets = ("  seconds", "", "", "", f"{result.get_s_p50:.3f}", f"{result.get_s_p99:.3f}")
+    return [
+        ("lookups", f"{result.lookups:,}", percent(result.lookups_ok, result.lookups)),
+        *(lookups if result.lookups else ()),
         ("gets", f"{result.gets:,}", percent(result.gets_ok, result.gets)),
-        ("  seconds", "", "", "", f"{result.get_s_p50:.3f}", f"{result.get_s_p99:.3f}"),
+        *([gets] if result.gets else ()),
         ("puts", f"{result.puts:,}", percent(result.puts_ok, result.puts)),
     ]
 
@@ -151,7 +155,7 @@ def _items(result: Result) -> str:
 
 def _traffic(result: Result) -> str:
     if not result.messages_per_node_per_s:
-        return "not measured: the scenario has no stretch in which nobody asks for anything"
+        return "not measured: users were never silent for a whole phase"
     messages, size = result.messages_per_node_per_s, result.bytes_per_node_per_s
     return f"{messages:,.2f} messages, {size:,.0f} bytes per node and second"
 

@@ -165,8 +165,8 @@ def _worn(plan: Plan, changed: dict[str, float]) -> Trial:
 
 
 _WEAR = (
-    "Sessions have a median of 15 minutes, for an hour and a half; at the end a third of the nodes "
-    "vanishes, and everything is read at once."
+    "Sessions have a median of 15 minutes, for an hour and a half; then a third of the nodes "
+    "vanishes, and everything is read."
 )
 _WORN = (_FOUND, _LOOKUP_S, _LOOKUP_S_P99, _MESSAGES, _GOT, _GET_S_P99, _BYTES, _GONE)
 

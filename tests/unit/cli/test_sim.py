@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.unit.cli.conftest import Command
 from xorbit.cli import sim, sim_plot, sim_run
-from xorbit.cli.sim_show import span
+from xorbit.cli.sim_show import many_bars, one_bar, span
 from xorbit.errors import WorldError
 from xorbit.sim.run import Simulation
 from xorbit.sim.trial import Trial
@@ -113,6 +114,11 @@ def test_a_failing_run_names_its_seed_and_what_repeats_it(xorbit: Command, hopel
     assert f"{again} --log-jobs" in ran.err
 
 
+def test_a_failing_run_says_what_was_expected(xorbit: Command, hopeless: Path) -> None:
+    ran = xorbit("sim", "--scenario", hopeless)
+    assert "expected more: 99 % of the lookups, got 0 %\n" in ran.err
+
+
 def test_what_repeats_a_failing_run_logs_one_nodes_jobs(
     xorbit: Command, hopeless: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +152,23 @@ def test_a_handler_that_raises_is_told_with_what_repeats_it(
 )
 def test_time_is_told_in_a_unit_that_fits(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_on_a_terminal_bars_tell_how_far_each_run_has_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with many_bars(["small", "large"], [1.0, 3.0]) as heard:
+        heard(0, "joining", 1.0)
+        heard(1, "settling", 0.5)
+    said = capsys.readouterr()
+    assert said.out == ""
+    for text in ("1 of 2 runs", "large", "settling", "50%", "62%", "left"):
+        assert text in said.err
+    with one_bar() as tell:
+        tell("resting", 0.25)
+    assert "resting" in capsys.readouterr().err
 
 
 # --- Pictures -------------------------------------------------------------------------------------
