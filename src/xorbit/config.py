@@ -38,6 +38,14 @@ OWN_FORMS_MAX = 64
 """How many addresses we remember that turned out to be our own."""
 DIALS_PER_ROUND_MAX = 8
 """How many dials one round of maintenance may begin for its own sake."""
+PROOFS_PER_ROUND_MAX = 2
+"""Of them, how many go to neighbours that we have only heard of."""
+DIAL_BACKS_PER_ROUND_MAX = 1
+"""Of them, how many go to those who dialled us, to see whether others can dial them."""
+FINGER_ROUNDS_SLOWER = 4.0
+"""How much longer the wait between two checks of fingers is in each next round."""
+SIGNATURES_REMEMBERED = 4_096
+"""Of so many connection items it is remembered that they are signed rightly."""
 HEALTH_WINDOW_S = 30.0
 """Health goes by what became of the requests of the last window, and of the one before."""
 FIRST_ROUND_SHARE = 0.1
@@ -210,6 +218,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """r: how many nodes closest to an item's id hold it."""
     closest_count: int = 20
     """k: how many contacts an answer names."""
+    lookup_width: int = 8
+    """How many of the closest must have answered before a lookup of nodes ends."""
     lookup_parallel: int = 3
     """alpha: how many nodes one lookup asks at once."""
     lookup_asked_max: int = 64
@@ -236,7 +246,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     """When an owner sends again what no other node took; doubled each time, up to
     `sweep_interval_s`."""
     hand_off_delay_s: float = 3.0
-    """How long after neighbours came or went a sweep looks after the items that this concerns."""
+    """How long after a neighbour went a sweep looks after the items that this concerns."""
+    newcomer_delay_s: float = 10.0
+    """How long after one came: nothing is in danger, and more may come."""
     hand_off_stagger_s: float = 2.0
     """How much later than the nearest holder each next one acts itself."""
     neighbours_max: int = 40
@@ -334,6 +346,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     idle_connection_s: float = 120.0
     """A connection unused for this long is closed, unless maintenance wants it."""
     ping_interval_s: float = 20.0
+    """After so long a silence a neighbour is asked whether it is there."""
+    finger_ping_interval_s: float = 60.0
+    """The same for a finger that is no neighbour."""
     maintenance_interval_s: float = 5.0
     interval_jitter: float = 0.2
     """Every interval is stretched or shrunk by up to this share, by chance."""
@@ -347,9 +362,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""
     look_around_s_max: float = 60.0
-    finger_check_s_min: float = 0.25
-    """How soon after joining the fingers are checked; doubled after each round of them."""
-    finger_check_s_max: float = 10.0
+    finger_check_s_min: float = 0.5
+    """How soon after joining the fingers are checked; four times as long after each
+    round of them."""
+    finger_check_s_max: float = 60.0
     announce_interval_s: float = 3_600.0
     """How often our connection item is put again, changed or not."""
     announce_again_s_min: float = 2.0

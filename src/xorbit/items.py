@@ -10,6 +10,7 @@ Blocks are named by multihash (https://github.com/multiformats/multihash), recor
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Annotated, assert_never
@@ -19,6 +20,7 @@ from msgspec import Meta, Struct
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from xorbit.config import SIGNATURES_REMEMBERED
 from xorbit.errors import ItemError, MisuseError
 from xorbit.ids import ID_BYTES, Id, id_of
 
@@ -321,7 +323,7 @@ def check(item: Item) -> ItemKey:
             if problem := _connection_problem(item.seq, item.addresses):
                 raise ItemError(problem)
             message = connection_string(item.seq, item.addresses)
-            _verify(item.public_key, message, item.signature)
+            _verify_again(item.public_key, message, item.signature)
         case _ as never:
             assert_never(never)
     return key_of(item)
@@ -345,6 +347,10 @@ def _verify(public_key: bytes, message: bytes, signature: bytes) -> None:
         VerifyKey(public_key).verify(message, signature)
     except (BadSignatureError, ValueError, TypeError) as error:
         raise ItemError(f"the signature is not that of key {public_key.hex()}") from error
+
+
+_verify_again = lru_cache(maxsize=SIGNATURES_REMEMBERED)(_verify)
+"""For what is small and comes again and again, from each of its holders."""
 
 
 def version(item: Item) -> tuple[int, bytes]:

@@ -41,6 +41,7 @@ LIMITS = Limits(
     sweep_settle_s=1.0,
     sweep_interval_s=10.0,
     hand_off_delay_s=1.0,
+    newcomer_delay_s=1.0,
 )
 GUIDS_SEEN = 50
 

@@ -41,9 +41,10 @@ def keep_up(state: State) -> None:
     is_time = ("announce", None) not in state.timers
     if moved or is_time or told.in_doubt:
         _read(state, addresses, holders, put=is_time)
-    elif holders != told.holders and told.item is not None:
+    elif holders != told.holders and state.now >= told.at + limits.newcomer_delay_s:
         _note(state, addresses, holders)
-        _put(state, told.item)
+        if told.item is not None:
+            _put(state, told.item)
 
 
 def handle_signed(state: State, job: ConnectionSigned) -> None:
@@ -144,10 +145,7 @@ class AnnounceWork(Work):
         """Ask the network what it has."""
         assert isinstance(result, StoreRead)
         self._note(state, result.item)
-        limits = state.limits
-        self._lookup = new_lookup(
-            state, state.own, width=limits.replicas, parallel=limits.lookup_parallel
-        )
+        self._lookup = new_lookup(state, state.own, width=state.limits.replicas)
         self._go_on(state, self._lookup)
 
     def on_answer(self, state: State, answer: Answer) -> None:

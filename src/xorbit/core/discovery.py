@@ -22,7 +22,7 @@ from xorbit.core.room import make_room
 from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
 from xorbit.core.work import drive_lookup, new_lookup
-from xorbit.ids import ID_BITS, Guid, Id, distance, finger_point
+from xorbit.ids import Guid, Id, distance, finger_point
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Closest, FindClosest, Ping, Pong
 
@@ -49,9 +49,9 @@ def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
 
 
 def is_neighbour(state: State, peer: Id) -> bool:
-    """Return whether a peer is one of the k closest to us: others wait for maintenance's turn."""
-    nearest = state.table.closest(state.own, state.limits.closest_count)
-    if len(nearest) < state.limits.closest_count:
+    """Return whether a peer is one of the closest to us: others wait for maintenance's turn."""
+    nearest = state.table.closest(state.own, state.limits.neighbours_connected)
+    if len(nearest) < state.limits.neighbours_connected:
         return True
     return distance(state.own, peer) < distance(state.own, nearest[-1].id)
 
@@ -63,14 +63,18 @@ def greet(state: State, link: Link) -> None:
         note_known(state, link.address)
     else:
         note_dialled(state, link)
-    same = sum(other.peer == link.peer for other in state.links.values())
-    if same > LINKS_PER_PEER_MAX:
+    is_double = state.link_of.get(link.peer) != link.guid
+    if is_double and _links_of(state, link.peer) > LINKS_PER_PEER_MAX:
         links.close(state, link, "too many connections to one peer")
         return
     make_room(state, link)
     asked = link.dialled and not link.closing and state.link_of.get(link.peer) == link.guid
     if asked and not state.stopping:
         state.start_work(PingWork(state, Contact(link.peer)))
+
+
+def _links_of(state: State, peer: Id) -> int:
+    return sum(link.peer == peer for link in state.links.values())
 
 
 def note_known(state: State, address: Address) -> None:
@@ -189,8 +193,7 @@ class JoinWork(Work):
             self._fail(state)
 
     def _look_up(self, state: State) -> None:
-        parallel = state.limits.lookup_parallel
-        self._lookup = new_lookup(state, self._target, width=self._width, parallel=parallel)
+        self._lookup = new_lookup(state, self._target, width=self._width)
         self._go_on(state, self._lookup)
 
     def _go_on(self, state: State, lookup: Lookup) -> None:
@@ -247,7 +250,7 @@ def new_join(
         else:
             note_known(state, address)
     limits = state.limits
-    width = limits.replicas if state.joined else limits.closest_count
+    width = limits.replicas if state.joined else limits.lookup_width
     deadline = state.now + limits.work_timeout_s
     return JoinWork(guid, deadline, _worth_dialling(state), target or state.own, width)
 
@@ -290,7 +293,7 @@ def look_around(state: State) -> None:
         return
     turn, other_side = divmod(state.looks, 2)
     state.looks += 1
-    buckets = [index for index in reversed(range(ID_BITS)) if state.table.bucket(index)]
+    buckets = state.table.buckets()
     if other_side and buckets:
         _look_up(state, finger_point(state.own, buckets[turn % len(buckets)]))
     else:

@@ -16,18 +16,18 @@ from xorbit.wire.message import Closest, FindClosest
 
 
 class LookUpWork(Work):
-    """Find the k nodes closest to a target."""
+    """Find the nodes closest to a target."""
 
     __slots__ = ("_lookup", "_target")
 
-    def __init__(self, state: State, guid: Guid, deadline: float, target: Id) -> None:
-        """Look for who is closest to `target`."""
+    def __init__(
+        self, state: State, guid: Guid, deadline: float, target: Id, width: int = 0
+    ) -> None:
+        """Look for the `width` closest to `target`; for as many as usual without one."""
         super().__init__(guid, deadline)
         limits = state.limits
         self._target = target
-        self._lookup: Lookup = new_lookup(
-            state, target, width=limits.closest_count, parallel=limits.lookup_parallel
-        )
+        self._lookup: Lookup = new_lookup(state, target, width=width or limits.lookup_width)
 
     def start(self, state: State) -> None:
         """Ask the closest that we know."""
@@ -77,7 +77,7 @@ class RegionWork(LookUpWork):
     ) -> None:
         """Look for who is closest to `target`, and tell `done`."""
         deadline = state.now + state.limits.work_timeout_s / 2
-        super().__init__(state, state.new_guid(), deadline, target)
+        super().__init__(state, state.new_guid(), deadline, target, state.limits.closest_count)
         self._done = done
 
     def _tell(self, state: State, found: tuple[Contact, ...]) -> None:

@@ -5,6 +5,7 @@ has a nearer node. So one point after the other is asked for, and our own neighb
 not equal"); who comes back is dialled, and enters the table by that proof only. No I/O.
 """
 
+from xorbit.config import FINGER_ROUNDS_SLOWER
 from xorbit.core import links
 from xorbit.core.addresses import is_ours
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
@@ -51,7 +52,7 @@ def check_next(state: State) -> None:
     indices = useful(state)
     if checks.turn > len(indices):
         checks.turn = 0
-        checks.wait_s = min(checks.wait_s * 2, state.limits.finger_check_s_max)
+        checks.wait_s = min(checks.wait_s * FINGER_ROUNDS_SLOWER, state.limits.finger_check_s_max)
     _check_later(state)
     if state.stopping:
         return
@@ -63,12 +64,21 @@ def check_next(state: State) -> None:
 
 
 def note_lost(state: State, link: Link | None) -> None:
-    """Check soon and often again: somebody that we knew is gone, unless we let them go."""
+    """Check soon and often again: a neighbour or finger is gone, unless we let them go."""
     if link is None or link.closing or link.peer in state.link_of:
         return
-    if link.peer in state.table and ("finger", None) in state.timers:
+    if ("finger", None) in state.timers and _is_kept(state, link.peer):
         state.fingers.wait_s = state.limits.finger_check_s_min
         _check_later(state)
+
+
+def _is_kept(state: State, peer: Id) -> bool:
+    """Return whether a contact is one of our nearest neighbours, or the finger of its bucket."""
+    entry = state.table.get(peer)
+    if entry is None:
+        return False
+    near = state.table.closest(state.own, state.limits.neighbours_connected)
+    return entry.contact in (*near, state.table.finger(bucket_index(state.own, peer)))
 
 
 def _check_later(state: State) -> None:

@@ -7,9 +7,8 @@ Bounded: those heard of longest ago give way. Pure.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
-from itertools import islice
 
-from xorbit.core.nearest import by_distance
+from xorbit.core.nearest import nearest
 from xorbit.ids import Id, as_id, as_number
 from xorbit.items import Contact
 
@@ -50,5 +49,5 @@ class Heard:
 
     def closest(self, target: Id, count: int) -> list[Contact]:
         """Return up to `count` of them, by rising XOR distance to `target`."""
-        order = islice(by_distance(self._sorted, as_number(target)), count)
+        order = nearest(self._sorted, as_number(target), count)
         return [self._contacts[as_id(number)] for number in order]

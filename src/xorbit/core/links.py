@@ -77,6 +77,7 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
     elif state.stopping:
         _fail(state, worker, to.id, "no connection, and this node is stopping")
     else:
+        state.heard.forget(to.id)
         _fail(state, worker, to.id, "no connection and no address")
     return worker.guid
 
@@ -125,9 +126,11 @@ def handle_response(state: State, job: HandleResponse) -> None:
     if link is None:
         return
     link.heard_at = state.now
+    if isinstance(job.response, Updated):  # no answer, even if it comes before that to its Follow
+        _handle_push(state, link, job)
+        return
     worker = link.out_workers.pop(job.guid, None)
     if worker is None:
-        _handle_push(state, link, job)
         return
     if not answers(worker.request, job.response):
         _fail(state, worker, link.peer, ANOTHER_QUESTION)
@@ -150,6 +153,8 @@ def handle_response(state: State, job: HandleResponse) -> None:
     _note_hearsay(state, response)
     state.deliveries.append(Answer(worker.work, worker.guid, link.peer, response, round_trip_s))
     _send_waiting(state, link)
+    if not link.out_workers:
+        state.timers.cancel(("link", link.guid))
     _close_if_retired(state, link)
 
 
@@ -160,18 +165,19 @@ def _note_hearsay(state: State, response: Response) -> None:
         named = response.contacts
     elif isinstance(response, Found):
         named = response.closer
-    state.heard.note(who for who in named if _is_news(state, who.id))
+    state.heard.note(who for who in named if _is_news(state, who))
 
 
-def _is_news(state: State, peer: Id) -> bool:
-    return peer not in state.table and peer != state.own and peer not in state.revoked
+def _is_news(state: State, who: Contact) -> bool:
+    if who.id in state.heard or who.id in state.table or who.id in state.revoked:
+        return False
+    return who.id != state.own and bool(_dialable(state, who.addresses))
 
 
 def _handle_push(state: State, link: Link, job: HandleResponse) -> None:
     """Deliver what a peer pushes to the work that follows by it; nothing else comes unasked."""
     pusher = state.pushers.get(job.work, {}).get(job.guid)
-    asked_for = pusher is not None and pusher.connection == link.guid
-    if asked_for and isinstance(job.response, Updated):
+    if pusher is not None and pusher.connection == link.guid:
         state.deliveries.append(Answer(job.work, job.guid, link.peer, job.response, 0.0))
 
 

@@ -68,8 +68,10 @@ class Lookup:
     __slots__ = (
         "_asked",
         "_asked_max",
+        "_at_end",
         "_blame",
         "_candidates",
+        "_is_near",
         "_order",
         "_outstanding",
         "_own",
@@ -87,6 +89,7 @@ class Lookup:
         width: int,
         parallel: int,
         asked_max: int,
+        at_end: int = 0,
     ) -> None:
         """Start a lookup of `target` from the contacts in `seeds`.
 
@@ -97,13 +100,18 @@ class Lookup:
             width: how many closest contacts must have answered.
             parallel: alpha, how many are asked at once.
             asked_max: how many may be asked in all.
+            at_end: how many are asked at once when the latest answer has brought nobody closer
+                (Maymounkov and Mazieres, 2.3, ask all that are left); `parallel` by default.
         """
         self._target = target
         self._own = own
         self._width = width
         self._parallel = parallel
+        self._at_end = max(parallel, at_end)
         self._asked_max = asked_max
         self._asked = 0
+        self._is_near = False
+        """Whether the latest answer named nobody among the `width` closest that was new."""
         self._outstanding: dict[Id, float] = {}
         self._blame: dict[Id | None, int] = {}
         self._candidates: dict[Id, _Candidate] = {}
@@ -118,13 +126,15 @@ class Lookup:
         """
         teller = None if source is None else self._candidates.get(source)
         depth = 1 if teller is None else teller.depth + 1
+        candidates, order, target = self._candidates, self._order, self._target
         for contact in contacts:
-            candidate = self._candidates.get(contact.id)
-            if contact.id == self._own:
+            peer = contact.id
+            candidate = candidates.get(peer)
+            if peer == self._own:
                 continue
             if candidate is None:
-                self._candidates[contact.id] = _Candidate(contact, source, depth)
-                insort(self._order, (distance(self._target, contact.id), contact.id))
+                candidates[peer] = _Candidate(contact, source, depth)
+                insort(order, (distance(target, peer), peer))
             elif candidate.stage is _Stage.NEW:
                 known = candidate.contact.addresses
                 merged = tuple(dict.fromkeys((*known, *contact.addresses)))
@@ -138,6 +148,7 @@ class Lookup:
         and the slow hold none.
         """
         in_time = [slow_at for slow_at in self._outstanding.values() if slow_at > now]
+        parallel = self._at_end if self._is_near else self._parallel
         places = open_places = 0
         for _, peer in self._order:
             candidate = self._candidates[peer]
@@ -148,7 +159,7 @@ class Lookup:
                     places += 1
                     open_places += 1
                 case _Stage.NEW if self._may_be_asked(candidate):
-                    if len(in_time) < self._parallel:
+                    if len(in_time) < parallel:
                         return Ask(candidate.contact)
                     return Wait(min(in_time))
                 case _:
@@ -179,7 +190,9 @@ class Lookup:
             return
         candidate.stage = _Stage.ANSWERED
         self._outstanding.pop(peer, None)
+        before = self._order[: self._width]
         self.offer(closer, peer)
+        self._is_near = self._order[: self._width] == before
 
     def on_failure(self, peer: Id) -> None:
         """Note that a contact did not answer, or lied."""

@@ -6,14 +6,17 @@ possibles are dialled back with growing waits, contacts unheard of for long are 
 are there, and the table is saved for our next life. No I/O.
 """
 
-from xorbit.config import DIALS_PER_ROUND_MAX
+from itertools import islice
+from math import inf
+
+from xorbit.config import DIAL_BACKS_PER_ROUND_MAX, DIALS_PER_ROUND_MAX, PROOFS_PER_ROUND_MAX
 from xorbit.core import announce, discovery, links
 from xorbit.core.addresses import is_ours
 from xorbit.core.discovery import PingWork
 from xorbit.core.effect import SaveContacts
 from xorbit.core.room import wanted_contacts
 from xorbit.core.state import State
-from xorbit.ids import Id
+from xorbit.ids import Id, distance
 from xorbit.items import Contact, is_literal
 
 
@@ -27,8 +30,8 @@ def maintain(state: State) -> None:
     _look_after_links(state, wanted)
     if state.link_of:
         dials = _dial_missing(state, wanted)
-        dials += _dial_neighbours(state, DIALS_PER_ROUND_MAX - dials)
-        _dial_back(state, DIALS_PER_ROUND_MAX - dials)
+        dials += _dial_neighbours(state, min(DIALS_PER_ROUND_MAX - dials, PROOFS_PER_ROUND_MAX))
+        _dial_back(state, min(DIALS_PER_ROUND_MAX - dials, DIAL_BACKS_PER_ROUND_MAX))
         _ask_silent(state)
         _try_a_known(state)
         announce.keep_up(state)
@@ -60,12 +63,15 @@ def restore(state: State, contacts: tuple[Contact, ...]) -> None:
 def _look_after_links(state: State, wanted: dict[Id, Contact]) -> None:
     """Ping who is wanted and silent; close what nobody has used for long."""
     limits = state.limits
+    near = dict.fromkeys(islice(wanted, limits.neighbours_connected))
     for link in list(state.links.values()):
         busy = link.closing or link.out_workers or link.waiting or link.in_workers
         if busy or link.heard_at > state.now - limits.ping_interval_s:
             continue
         if link.peer in wanted and state.link_of.get(link.peer) == link.guid:
-            state.start_work(PingWork(state, Contact(link.peer)))
+            silent_s = state.now - link.heard_at
+            if link.peer in near or silent_s >= limits.finger_ping_interval_s:
+                state.start_work(PingWork(state, Contact(link.peer)))
         elif link.used_at <= state.now - limits.idle_connection_s:
             links.close(state, link, "unused")
 
@@ -84,10 +90,13 @@ def _dial_neighbours(state: State, count: int) -> int:
 
     Who keeps which item follows from the table (regions.py).
     """
+    count_max = state.limits.closest_count
+    known = state.table.closest(state.own, count_max)
+    reach = distance(state.own, known[-1].id) if len(known) == count_max else inf
     near = [
         contact
-        for contact in state.heard.closest(state.own, state.limits.closest_count)
-        if contact.id not in state.dial_of and discovery.is_neighbour(state, contact.id)
+        for contact in state.heard.closest(state.own, count_max)
+        if contact.id not in state.dial_of and distance(state.own, contact.id) < reach
     ]
     for contact in near[:count]:
         if not _dial(state, contact):

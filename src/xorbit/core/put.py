@@ -184,8 +184,7 @@ class PutWork(Work):
         self._go_on(state)
 
     def _new_lookup(self, state: State, width: int) -> Lookup:
-        parallel = state.limits.lookup_parallel
-        return new_lookup(state, self._key.id, width=width, parallel=parallel)
+        return new_lookup(state, self._key.id, width=width)
 
     def _go_on(self, state: State) -> None:
         if self._lookup is not None:

@@ -128,7 +128,7 @@ class JobQueue:
 
     def pop(self) -> tuple[Hashable, Job] | None:
         """Take out the next job and its source, or None when none may be served."""
-        level = self._next_level()
+        level = self._next_level() if self._length else None
         if level is None:
             return None
         lane = self._next_lane(self._rings[level])

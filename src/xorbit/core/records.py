@@ -29,9 +29,7 @@ class Reading:
         self._key = key
         self._held: dict[Id, Item | None] = {}
         self._rotten = False
-        self.lookup: Lookup = new_lookup(
-            state, key.id, width=limits.replicas, parallel=limits.lookup_parallel
-        )
+        self.lookup: Lookup = new_lookup(state, key.id, width=limits.replicas)
         self.newest: Item | None = None
         self.source: Id = state.own
 

@@ -41,11 +41,14 @@ class Region:
 def around_us(state: State) -> Region:
     """Return what the table knows all of: everything, where that is less than one answer holds.
 
-    A node looks itself up now and then: nobody is missing among the `closest_count` around it.
+    A node looks itself up now and then: nobody is missing among the `closest_count` around it, up
+    to the first who has only been heard of.
     """
     count = state.limits.closest_count
     near = state.table.closest(state.own, count, failing=True)
     reach = EVERYWHERE if len(near) < count else distance(state.own, near[-1].id)
+    for unproved in state.heard.closest(state.own, 1):
+        reach = min(reach, distance(state.own, unproved.id) - 1)
     return Region(state.own, reach, state.table.closest)
 
 

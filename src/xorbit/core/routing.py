@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from math import inf
 
 from xorbit.config import ADDRESSES_KEPT, DEFAULT_LIMITS, FAILURES_MAX, FAILURES_MIN
-from xorbit.core.nearest import by_distance
+from xorbit.core.nearest import nearest
 from xorbit.core.scope import subnet_of
-from xorbit.ids import ID_BITS, Id, as_id, as_number, bucket_index, finger_point
+from xorbit.ids import ID_BITS, Id, as_number, bucket_index, finger_point
 from xorbit.items import Address, Contact
 
 
@@ -49,6 +49,7 @@ class RoutingTable:
         "_failing",
         "_newcomers",
         "_newcomers_max",
+        "_numbered",
         "_own",
         "_sorted",
         "_subnet_max",
@@ -80,6 +81,8 @@ class RoutingTable:
         self._crowds: dict[tuple[int, str], int] = {}
         """How many contacts each public subnet has in each bucket."""
         self._sorted: list[int] = []
+        self._numbered: dict[int, Entry] = {}
+        """The same entries, by their ids as numbers."""
 
     def __len__(self) -> int:
         """Return how many contacts the table holds."""
@@ -175,14 +178,13 @@ class RoutingTable:
 
         Contacts that failed last time are left out, unless `failing` asks for them too.
         """
-        found: list[Contact] = []
-        for number in by_distance(self._sorted, as_number(target)):
-            if len(found) >= count:
-                break
-            entry = self._entries[as_id(number)]
-            if failing or not entry.failures:
-                found.append(entry.contact)
-        return found
+        numbered = self._numbered
+        if failing:
+            order = nearest(self._sorted, as_number(target), count)
+            return [numbered[number].contact for number in order]
+        order = nearest(self._sorted, as_number(target), count + len(self._failing))
+        entries = (numbered[number] for number in order)
+        return [entry.contact for entry in entries if not entry.failures][:count]
 
     def finger(self, index: int) -> Contact | None:
         """Return the contact nearest to the finger point `own ^ 2**index`."""
@@ -192,11 +194,24 @@ class RoutingTable:
     def bucket(self, index: int) -> list[Contact]:
         """Return all contacts of one bucket, in the order of their ids."""
         low, high = self._run(index)
-        return [self._entries[as_id(number)].contact for number in self._sorted[low:high]]
+        return [self._numbered[number].contact for number in self._sorted[low:high]]
+
+    def buckets(self) -> list[int]:
+        """Return the indices of the buckets that hold somebody, the farthest first."""
+        found: list[int] = []
+        rest = len(self._sorted)
+        for index in reversed(range(ID_BITS)):
+            if not rest:
+                break
+            low, high = self._run(index)
+            rest -= high - low
+            if high > low:
+                found.append(index)
+        return found
 
     def contacts(self) -> list[Contact]:
         """Return all contacts, in the order of their ids."""
-        return [self._entries[as_id(number)].contact for number in self._sorted]
+        return [self._numbered[number].contact for number in self._sorted]
 
     def _run(self, index: int) -> tuple[int, int]:
         """Return where in the sorted list bucket `index` begins and ends."""
@@ -256,7 +271,9 @@ class RoutingTable:
         self._newcomers.pop(peer, None)
         self._entries[peer] = entry
         self._count(entry.place, 1)
-        insort(self._sorted, as_number(peer))
+        number = as_number(peer)
+        self._numbered[number] = entry
+        insort(self._sorted, number)
 
     def _remove(self, peer: Id) -> bool:
         entry = self._entries.pop(peer, None)
@@ -264,7 +281,9 @@ class RoutingTable:
             return False
         self._failing.pop(peer, None)
         self._count(entry.place, -1)
-        del self._sorted[bisect_left(self._sorted, as_number(peer))]
+        number = as_number(peer)
+        del self._numbered[number]
+        del self._sorted[bisect_left(self._sorted, number)]
         return True
 
     def _worst(self, index: int, joining: int) -> Id | None:

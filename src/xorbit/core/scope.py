@@ -122,7 +122,7 @@ def within_scope(response: Response, peer_host: str) -> Response:
 def contacts_in_scope(contacts: tuple[Contact, ...], peer_host: str) -> tuple[Contact, ...]:
     """Return contacts with those of their addresses that a peer can be in one scope with."""
     reach = scope_of(peer_host)
-    if all(_all_within(contact.addresses, reach) for contact in contacts):
+    if _all_within(contacts, reach):
         return contacts  # as good as always
     kept = ((contact, in_scope(contact.addresses, peer_host)) for contact in contacts)
     return tuple(
@@ -132,11 +132,16 @@ def contacts_in_scope(contacts: tuple[Contact, ...], peer_host: str) -> tuple[Co
     )
 
 
-def _all_within(addresses: tuple[Address, ...], reach: Scope) -> bool:
-    for address in addresses:
-        if scope_of(address.host) > reach:
+def _all_within(contacts: tuple[Contact, ...], reach: Scope) -> bool:
+    if reach is Scope.NOWHERE:
+        return False
+    for contact in contacts:
+        if not contact.addresses:
             return False
-    return bool(addresses) and reach is not Scope.NOWHERE
+        for address in contact.addresses:
+            if scope_of(address.host) > reach:
+                return False
+    return True
 
 
 def in_scope(addresses: tuple[Address, ...], peer_host: str) -> tuple[Address, ...]:

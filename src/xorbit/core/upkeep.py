@@ -47,10 +47,12 @@ def look_after(state: State) -> None:
         upkeep.full_at = state.now + limits.sweep_interval_s * state.rng.random()
     before = upkeep.near or {}
     upkeep.near = near
-    changed = [peer for peer in near if peer not in before]
-    changed += [peer for peer in before if peer not in near and not _is_usable(state, peer)]
-    if changed:
-        _note_changed(state, changed, limits.hand_off_delay_s)
+    went = [peer for peer in before if peer not in near and not _is_usable(state, peer)]
+    came = [peer for peer in near if peer not in before]
+    if came:
+        _note_changed(state, came, limits.newcomer_delay_s)
+    if went:
+        _note_changed(state, went, limits.hand_off_delay_s)
     _arm(state)
 
 
@@ -62,7 +64,7 @@ def _note_changed(state: State, peers: Iterable[Id], wait_s: float) -> None:
     if len(upkeep.changed) > state.limits.concerned_max:
         upkeep.changed, upkeep.changed_at = {}, None
         upkeep.full_at = min(upkeep.full_at, due)
-    elif upkeep.changed_at is None:
+    elif upkeep.changed_at is None or due < upkeep.changed_at:
         upkeep.changed_at = due
 
 

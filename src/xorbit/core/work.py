@@ -29,9 +29,13 @@ from xorbit.wire.message import (
 )
 
 
-def new_lookup(state: State, target: Id, *, width: int, parallel: int) -> Lookup:
-    """Return a lookup that starts from whom we know and have heard of closest to the target."""
+def new_lookup(state: State, target: Id, *, width: int, alone: bool = False) -> Lookup:
+    """Return a lookup that starts from whom we know and have heard of closest to the target.
+
+    Asks `lookup_parallel` at a time, and in the end all that are left at once; `alone` always one.
+    """
     limits = state.limits
+    parallel, at_end = (1, 1) if alone else (limits.lookup_parallel, width)
     lookup = Lookup(
         target,
         state.own,
@@ -39,6 +43,7 @@ def new_lookup(state: State, target: Id, *, width: int, parallel: int) -> Lookup
         width=width,
         parallel=parallel,
         asked_max=limits.lookup_asked_max,
+        at_end=at_end,
     )
     lookup.offer(state.heard.closest(target, limits.closest_count), HEARSAY)
     return lookup
@@ -166,7 +171,7 @@ class GetWork(Work):
     def _ask_network(self, state: State) -> None:
         # One at a time, hedged: an item is up to 64 KiB, and the first asked usually has it.
         width = state.limits.closest_count
-        self._lookup = new_lookup(state, self._key.id, width=width, parallel=1)
+        self._lookup = new_lookup(state, self._key.id, width=width, alone=True)
         self._go_on(state, self._lookup)
 
     def _go_on(self, state: State, lookup: Lookup) -> None:

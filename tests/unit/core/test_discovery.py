@@ -42,7 +42,8 @@ def test_nodes_that_join_through_one_address_all_come_to_know_all(count: int) ->
     world.run(20.0)
     for node in nodes:
         others = {other.id: other for other in nodes if other is not node}
-        near = sorted(others, key=lambda id: distance(node.id, id))[: node.limits.closest_count]
+        count = node.limits.neighbours_connected
+        near = sorted(others, key=lambda id: distance(node.id, id))[:count]
         state = node.machine.state
         assert all(node.knows(others[id]) for id in near)  # the neighbours for sure
         assert all(id in state.table or id in state.heard for id in others)

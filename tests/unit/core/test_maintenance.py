@@ -36,7 +36,7 @@ def test_neighbours_and_fingers_stay_connected_and_the_rest_come_and_go() -> Non
     world = World()
     limits = Limits(
         neighbours_connected=2,
-        idle_connection_s=30.0,
+        idle_connection_s=90.0,
         look_around_s_max=HOUR_S,
         announce_interval_s=10 * HOUR_S,
         contact_silent_s=10 * HOUR_S,

@@ -93,7 +93,7 @@ def test_a_flood_of_strangers_pushes_no_neighbour_out() -> None:
     victim = world.node(limits=Limits(connections_max=24))
     assert nodes[0].address is not None
     world.outcome(victim, victim.bootstrap(nodes[0].address))
-    world.run(20.0)
+    world.run(60.0)
     strangers = [world.node(listen=False) for _ in range(24)]
     for _ in range(4):
         for stranger in strangers:

@@ -19,6 +19,7 @@ QUICK = Limits(
     item_lifetime_s=4_000.0,
     refresh_after_s=100.0,
     hand_off_delay_s=1.0,
+    newcomer_delay_s=1.0,
 )
 SLOW = QUICK.replace(sweep_interval_s=3_600.0)
 KEY = SigningKey(bytes(range(32)))

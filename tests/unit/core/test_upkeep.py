@@ -21,6 +21,7 @@ QUICK = Limits(
     item_lifetime_s=400.0,
     refresh_after_s=100.0,
     hand_off_delay_s=1.0,
+    newcomer_delay_s=1.0,
     sweep_items_max=3,
 )
 
@@ -169,7 +170,7 @@ def test_one_batch_may_hold_the_items_of_many_parts_of_the_keyspace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Near each node that came or went, and nowhere else."""
-    world, nodes = settled(3)
+    world, nodes = settled(3, QUICK.replace(sweep_interval_s=3_600.0))
     keys = [nodes[0].keep(bytes([number])) for number in range(60)]
     wanted = sorted(keys, key=lambda key: key.id)[::20]
     parts = {peer.id: (key.id, key.id) for peer, key in zip(nodes, wanted, strict=True)}
