@@ -25,6 +25,7 @@ CID_CHARACTERS = 59
 SCHEMES = ("ipfs", "xorbit")
 
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
+_CID_0_START = bytes((Kind.BLOCK_SHA2_256, ID_BYTES))  # a bare multihash
 _SHOWN_CHARACTERS = 80
 _HINTS = (
     ("Qm", "that is a CIDv0: convert it with `ipfs cid base32`"),
@@ -88,8 +89,8 @@ def decode_cid(data: bytes) -> Cid:
         FormatError: not CIDv1, or a codec or hash that xorbit does not use.
     """
     if len(data) != CID_BYTES or data[0] != CID_VERSION or data[3] != ID_BYTES:
-        start = data[:4].hex()
-        raise FormatError(f"expected a CIDv1 of {CID_BYTES} bytes, got {len(data)}: {start}...")
+        what = "a CIDv0" if data.startswith(_CID_0_START) else f"{len(data)}: {data[:4].hex()}..."
+        raise FormatError(f"expected a CIDv1 of {CID_BYTES} bytes, got {what}")
     return Cid(_codec(data[1]), ItemKey(_hash(data[2]), Id(data[4:])))
 
 

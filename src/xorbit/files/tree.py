@@ -72,6 +72,16 @@ def drive(steps: Steps[T, R], get: Callable[[Cid], bytes]) -> Generator[T, None,
         return end.value
 
 
+def finish(steps: Generator[Want, bytes, R], get: Callable[[Cid], bytes]) -> R:
+    """Answer every `Want` of a generator that yields nothing else; return its end."""
+    try:
+        want = next(steps)
+        while True:
+            want = steps.send(get(want.cid))
+    except StopIteration as end:
+        return end.value
+
+
 # --- One place ----------------------------------------------------------------------------------
 
 

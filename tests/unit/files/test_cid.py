@@ -139,11 +139,12 @@ def test_bad_places(text: str, advice: str) -> None:
         (lambda good: good[:2] + b"\x01" + good[3:], "hash"),
         (lambda good: good[:3] + b"\x1f" + good[4:], "CIDv1"),
         (lambda good: good[2:], "got 34"),
+        (lambda good: b"\x12" + good[3:], "got a CIDv0"),
         (lambda good: b"\x81\x00" + good[1:], "got 37"),
     ],
     ids=[
         "empty", "cut", "longer", "version", "codec", "hash", "no hash of blocks", "length",
-        "CIDv0", "long varint",
+        "no version", "CIDv0", "long varint",
     ],
 )  # fmt: skip
 def test_bad_bytes(change, problem: str) -> None:

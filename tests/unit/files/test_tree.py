@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.files.trees import Shelf, finish
+from tests.unit.files.trees import Shelf, on_disk
 from xorbit.errors import FormatError, MisuseError, NotFoundError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.dag_pb import Node, encode_node
@@ -18,6 +18,7 @@ from xorbit.files.tree import (
     all_blocks,
     children,
     drive,
+    finish,
     list_directory,
     open_block,
     read_file,
@@ -49,18 +50,6 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "link").symlink_to("sub/deep")
     (tmp_path / "two leaves").write_bytes(bytes(70_000))
     return tmp_path
-
-
-def on_disk(top: Path) -> dict[str, bytes | str | None]:
-    """Return what is below a folder: bytes of files, targets of links, None for folders."""
-    found: dict[str, bytes | str | None] = {}
-    for path in top.rglob("*"):
-        name = str(path.relative_to(top))
-        if path.is_symlink():
-            found[name] = str(path.readlink())
-        else:
-            found[name] = None if path.is_dir() else path.read_bytes()
-    return found
 
 
 # --- Honest trees -------------------------------------------------------------------------------
@@ -106,7 +95,7 @@ def test_resolve(shelf: Shelf, tree: Path, path: str) -> None:
     """Every path of a tree leads to what has the name that it has by itself."""
     root = shelf.tree(tree)
     names = [name for name in path.split("/") if name]
-    found = finish(resolve(root, names), shelf)
+    found = finish(resolve(root, names), shelf.get)
     if path == "link":
         assert found.node == SymbolicLink("sub/deep")
     else:
@@ -128,13 +117,13 @@ def test_resolve(shelf: Shelf, tree: Path, path: str) -> None:
 def test_nothing_at_a_path(shelf: Shelf, tree: Path, path: str, why: str) -> None:
     """A path to nothing says how far it leads, and why no further."""
     with pytest.raises(NotFoundError, match=why):
-        finish(resolve(shelf.tree(tree), path.split("/")), shelf)
+        finish(resolve(shelf.tree(tree), path.split("/")), shelf.get)
 
 
 def test_path_without_end(shelf: Shelf) -> None:
     """A path of more names than directories may be inside one another is refused unasked."""
     with pytest.raises(MisuseError, match="at most 128 names"):
-        finish(resolve(shelf.file(b"x"), ["a"] * 129), shelf)
+        finish(resolve(shelf.file(b"x"), ["a"] * 129), shelf.get)
 
 
 @pytest.mark.parametrize("count", [0, 3, 885, 5_000])
@@ -189,7 +178,7 @@ def test_file_names_what_comes_next(shelf: Shelf) -> None:
 def test_all_blocks(shelf: Shelf, tree: Path) -> None:
     """Every block of a tree is wanted, and each once."""
     root = shelf.tree(tree)
-    list(drive(all_blocks(root), shelf.get))
+    finish(all_blocks(root), shelf.get)
     assert shelf.asked[0] == root
     assert len(shelf.asked) == len(shelf.held)
     assert set(shelf.asked) == set(shelf.held)
@@ -200,7 +189,7 @@ def test_a_leaf_that_is_a_node_elsewhere(shelf: Shelf) -> None:
     inner = shelf.raw_directory([("x", shelf.add(b"below", Codec.RAW))])
     leaf = shelf.add(shelf.held[inner], Codec.RAW)
     root = shelf.raw_directory([("a", leaf), ("b", inner)])
-    list(drive(all_blocks(root), shelf.get))
+    finish(all_blocks(root), shelf.get)
     assert set(shelf.asked) == set(shelf.held)
 
 
@@ -246,7 +235,7 @@ def test_a_tree_without_end(shelf: Shelf) -> None:
     finally:
         tracemalloc.stop()
     shelf.asked.clear()
-    list(drive(all_blocks(node), shelf.get))
+    finish(all_blocks(node), shelf.get)
     assert len(shelf.asked) == 41
 
 
@@ -274,14 +263,14 @@ def test_memory_for_blocks_is_bounded(shelf: Shelf) -> None:
     leaves = [shelf.add(bytes([number]), Codec.RAW) for number in range(4)]
     names = "abcdefgh"
     root = shelf.raw_directory(zip(names, [*leaves, *leaves], strict=True))
-    list(drive(all_blocks(root, SeenBlocks(9, 3)), shelf.get))
+    finish(all_blocks(root, SeenBlocks(9, 3)), shelf.get)
     assert len(shelf.asked) == 9
     shelf.asked.clear()
-    list(drive(all_blocks(root, SeenBlocks(9, 4)), shelf.get))
+    finish(all_blocks(root, SeenBlocks(9, 4)), shelf.get)
     assert len(shelf.asked) == 5
     deeper = shelf.raw_directory([("a", root)])
     with pytest.raises(FormatError, match="more than 1 nodes"):
-        list(drive(all_blocks(deeper, SeenBlocks(1, 9)), shelf.get))
+        finish(all_blocks(deeper, SeenBlocks(1, 9)), shelf.get)
 
 
 @pytest.mark.parametrize(("depth", "is_refused"), [(128, False), (129, True), (5_000, True)])
@@ -304,7 +293,7 @@ def test_deep_nesting_of_blocks(shelf: Shelf) -> None:
     for _ in range(300):
         node = shelf.raw_directory([("d", node)])
     with pytest.raises(FormatError, match="deeper than 256 blocks"):
-        list(drive(all_blocks(node), shelf.get))
+        finish(all_blocks(node), shelf.get)
 
 
 def test_deep_file(shelf: Shelf) -> None:
@@ -353,7 +342,7 @@ def test_wrong_codecs(shelf: Shelf) -> None:
         with pytest.raises(FormatError, match=f"block {wrong}: "):
             read_all(shelf, root)
         with pytest.raises(FormatError, match=f"block {wrong}: "):
-            list(drive(all_blocks(root), shelf.get))
+            finish(all_blocks(root), shelf.get)
 
 
 def test_directory_as_a_part_of_a_file(shelf: Shelf) -> None:
@@ -407,7 +396,7 @@ def test_a_path_through_wrong_shards(shelf: Shelf) -> None:
     below = shelf.shard({"00b": leaf})
     root = shelf.shard({f"{first:02X}": below})
     with pytest.raises(FormatError, match=f"block {below}: the name 'b' is not"):
-        finish(resolve(root, ["a"]), shelf)
+        finish(resolve(root, ["a"]), shelf.get)
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "symbolic link"])
@@ -420,7 +409,7 @@ def test_what_is_no_shard(shelf: Shelf, kind: str) -> None:
     }[kind]
     root = shelf.shard({f"{hash_name('a')[0]:02X}": other})
     with pytest.raises(FormatError, match=f"block {other}: expected a shard"):
-        finish(resolve(root, ["a"]), shelf)
+        finish(resolve(root, ["a"]), shelf.get)
     with pytest.raises(FormatError, match=f"block {other}: expected a shard"):
         list(shelf.walk(root))
 
@@ -446,5 +435,5 @@ def test_open_raw() -> None:
     """A raw block is not asked for to know what it is."""
     shelf = Shelf()
     cid = next(iter(build_file([b"x"])))[0]
-    assert finish(open_block(cid), shelf).node is None
+    assert finish(open_block(cid), shelf.get).node is None
     assert shelf.asked == []

@@ -1,8 +1,7 @@
 """Trees of blocks in a dict, as the tests of reading them want them: honest ones and lies."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from xorbit.errors import NotFoundError
 from xorbit.files.cid import Cid, Codec, cid_of_block
@@ -10,11 +9,9 @@ from xorbit.files.dag_pb import Link, Node, encode_node
 from xorbit.files.directory import DirectoryBuilder, build_symbolic_link
 from xorbit.files.hamt import FANOUT, MURMUR3_X64_64
 from xorbit.files.local_tree import build_source
-from xorbit.files.tree import Entry, Found, Want, drive, open_block, walk
+from xorbit.files.tree import Entry, Found, drive, finish, open_block, walk
 from xorbit.files.unixfs import build_file
 from xorbit.files.unixfs_data import Type, UnixFsData, encode_data
-
-R = TypeVar("R")
 
 
 class Shelf:
@@ -84,17 +81,19 @@ class Shelf:
         return self.node((Link(cid, "", 1) for cid, _ in listed), data)
 
     def found(self, cid: Cid) -> Found:
-        return finish(open_block(cid), self)
+        return finish(open_block(cid), self.get)
 
     def walk(self, cid: Cid) -> Iterator[Entry]:
         return drive(walk(self.found(cid)), self.get)
 
 
-def finish(steps: Generator[Want, bytes, R], shelf: Shelf) -> R:
-    """Return what a generator that only wants blocks ends with."""
-    driven = drive(steps, shelf.get)
-    try:
-        result = next(driven)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError(f"expected no results, got {result}")
+def on_disk(top: Path) -> dict[str, bytes | str | None]:
+    """Return what is below a folder: bytes of files, targets of links, None for folders."""
+    found: dict[str, bytes | str | None] = {}
+    for path in top.rglob("*"):
+        name = str(path.relative_to(top))
+        if path.is_symlink():
+            found[name] = str(path.readlink())
+        else:
+            found[name] = None if path.is_dir() else path.read_bytes()
+    return found
