@@ -267,15 +267,16 @@ def _table(
     with many_bars(names, [float(one.story().nodes) for one in trials]) as heard:
         outcomes = perform_all(trials, every, heard)
     took_s = (datetime.now().astimezone() - began).total_seconds()
+    results = [one.result if isinstance(one, Outcome) else None for one in outcomes]
     if json:
         fact_json(_table_facts(table, outcomes))
     else:
-        fact(tables.markdown(table, [outcome.result for outcome in outcomes]))
+        fact(tables.markdown(table, results))
         fact("")
         fact(_printed_by(_table_command(name, trial), began, took_s))
     if plot is not None:
-        _tell_written(pictures.plot_table(table, [one.result for one in outcomes], plot))
-    return _judged(table, [outcome.result for outcome in outcomes])
+        _tell_written(pictures.plot_table(table, results, plot))
+    return _judged(table, outcomes)
 
 
 def _table_command(name: str, trial: Trial) -> str:
@@ -297,21 +298,24 @@ def _printed_by(command: str, began: datetime, took_s: float) -> str:
     )
 
 
-def _table_facts(table: tables.Table, outcomes: Sequence[Outcome]) -> dict[str, object]:
+def _table_facts(table: tables.Table, outcomes: Sequence[Outcome | str]) -> dict[str, object]:
     rows = [
         {
             **dict(zip(table.known, row.cells, strict=True)),
             "command": shlex.join(row.trial.words()),
-            "result": outcome.facts(),
+            "result": outcome.facts() if isinstance(outcome, Outcome) else None,
         }
         for row, outcome in zip(table.rows, outcomes, strict=True)
     ]
     return {"table": table.name, "about": table.about, "rows": rows}
 
 
-def _judged(table: tables.Table, results: Sequence[Result]) -> int:
-    """Tell every promise that was broken: a table of broken runs says nothing."""
-    broken = [pair for pair in zip(table.rows, results, strict=True) if pair[1].faults]
-    for row, result in broken:
-        talk(f"broken: {result.faults[0]}; to repeat it: {shlex.join(row.trial.words())}")
-    return ExitCode.FAILED if broken else ExitCode.DONE
+def _judged(table: tables.Table, outcomes: Sequence[Outcome | str]) -> int:
+    """Tell every run that failed or broke a promise: what the table says of it is worth nothing."""
+    code = ExitCode.DONE
+    for row, outcome in zip(table.rows, outcomes, strict=True):
+        faults = [outcome] if isinstance(outcome, str) else outcome.result.faults
+        if faults:
+            talk(f"broken: {faults[0]}; to repeat it: {shlex.join(row.trial.words())}")
+            code = ExitCode.FAILED
+    return code

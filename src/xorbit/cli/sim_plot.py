@@ -93,9 +93,19 @@ def _draw_latency(axes: "Axes", took_s: dict[str, list[float]]) -> None:
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-def plot_table(table: Table, results: Sequence[Result], folder: Path) -> list[Path]:
-    """Draw what there is to draw of a table; return what was written."""
-    trials = [row.trial for row in table.rows]
+def plot_table(table: Table, results: Sequence[Result | None], folder: Path) -> list[Path]:
+    """Draw what there is to draw of a table; return what was written.
+
+    Args:
+        table: which one: one of `TABLES`.
+        results: those of its rows, in their order; None: that run failed.
+        folder: where to.
+    """
+    pairs = zip(table.rows, results, strict=True)
+    done = [(row.trial, result) for row, result in pairs if result is not None]
+    if not done:
+        return []
+    trials, results = [trial for trial, _ in done], [result for _, result in done]
     if table.name == "sizes":
         return [_plot_sizes(trials, results, folder / "sizes.png")]
     assert table.name == "liars", "other tables are refused before they are run"

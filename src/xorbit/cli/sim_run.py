@@ -11,16 +11,19 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import msgspec
 
-from xorbit.errors import WorldError
 from xorbit.sim.run import Result, Simulation, Tell
 from xorbit.sim.trial import Trial
 
+NODE_BYTES = 1_200_000
+"""What a node of a large network needs, roughly: two such networks may not fit side by side."""
+MEMORY_SHARE = 0.85
+"""How much of this machine's memory may be taken."""
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1_024
 
 
@@ -56,20 +59,24 @@ Heard = Callable[[int, str, float], None]
 """Hears the number of a trial, the phase that it is in, and which share of it is over."""
 
 
-def perform_all(trials: Sequence[Trial], check_every: int, heard: Heard) -> list[Outcome]:
-    """Run many trials, as many at once as there are cores; return what came of each, in order.
+def perform_all(trials: Sequence[Trial], check_every: int, heard: Heard) -> list[Outcome | str]:
+    """Run many trials, as many at once as there are cores, and room; return what came of each.
 
-    Raises:
-        WorldError: the process of one died, for lack of memory mostly, or its code raised.
+    In the order of the trials. Where a run failed, because its process died (for lack of memory,
+    mostly) or its code raised, that is why, in words: it does not take the others with it.
     """
+    sizes = [trial.story().nodes for trial in trials]
     # The longest first, so that no core is left alone with it at the end.
-    waiting = sorted(range(len(trials)), key=lambda number: _weight(trials[number]))
+    order = sorted(range(len(trials)), key=lambda number: (-sizes[number], number))
+    waiting = dict.fromkeys(order)
     running: dict[Connection, tuple[int, BaseProcess]] = {}
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome | str] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < cores():
-                number = waiting.pop()
+            under_way = [number for number, _ in running.values()]
+            while (number := next_of(waiting, under_way, sizes)) is not None:
+                del waiting[number]
+                under_way.append(number)
                 running.update(start(number, trials[number], check_every))
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection), "nothing else is waited for"
@@ -77,16 +84,15 @@ def perform_all(trials: Sequence[Trial], check_every: int, heard: Heard) -> list
                 match _received(pipe):
                     case (str(phase), float(share)):
                         heard(number, phase, share)
-                    case Outcome() as outcome:
+                        continue
+                    case (Outcome() | str()) as outcome:
                         outcomes[number] = outcome
-                        heard(number, "", 1.0)
+                    case _:
                         process.join()
-                        del running[pipe]
-                    case why:
-                        process.join()
-                        command = " ".join(trials[number].words())
-                        why = why or f"its process ended with code {process.exitcode}"
-                        raise WorldError(f"a run failed ({why}); to repeat it: {command}")
+                        outcomes[number] = f"its process ended with code {process.exitcode}"
+                process.join()
+                heard(number, "", 1.0)
+                del running[pipe]
     finally:
         for _, process in running.values():
             process.terminate()
@@ -98,9 +104,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _weight(trial: Trial) -> tuple[int, float]:
-    story = trial.story()
-    return story.nodes, trial.churn_minutes
+def next_of(waiting: Iterable[int], under_way: Sequence[int], sizes: Sequence[int]) -> int | None:
+    """Return which trial to start now: the first for which there is a core, and room."""
+    if len(under_way) >= cores():
+        return None
+    room = memory_bytes() * MEMORY_SHARE - sum(NODE_BYTES * sizes[number] for number in under_way)
+    fits = (number for number in waiting if NODE_BYTES * sizes[number] <= room)
+    return next(fits, None if under_way else next(iter(waiting), None))
+
+
+def memory_bytes() -> int:
+    """Return how much memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def start(number: int, trial: Trial, check_every: int) -> dict[Connection, tuple[int, BaseProcess]]:

@@ -220,14 +220,19 @@ def table(name: str, plan: Plan) -> Table:
 # --- Writing it down ------------------------------------------------------------------------------
 
 
-def markdown(of: Table, results: Sequence[Result]) -> str:
-    """Return a table in Markdown, padded so that it can be read as it is."""
+def markdown(of: Table, results: Sequence[Result | None]) -> str:
+    """Return a table in Markdown, padded so that it can be read as it is.
+
+    Args:
+        of: which one.
+        results: those of its rows, in their order; None: that run failed.
+    """
     heads = [*of.known, *(head for head, _ in of.measured)]
     lines = [
-        [*row.cells, *(cell(result) for _, cell in of.measured)]
+        [*row.cells, *(cell(result) if result else "failed" for _, cell in of.measured)]
         for row, result in zip(of.rows, results, strict=True)
     ]
-    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    widths = [max(3, *map(len, column)) for column in zip(heads, *lines, strict=True)]
     rule = [f"{'-' * (width - 1)}:" for width in widths]
     table = [_line(cells, widths) for cells in (heads, rule, *lines)]
     legend = "; ".join(f"*{head}*: {LEGEND[head]}" for head, _ in of.measured if head in LEGEND)

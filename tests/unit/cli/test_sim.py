@@ -13,7 +13,7 @@ import pytest
 from tests.unit.cli.conftest import Command
 from xorbit.cli import sim, sim_plot, sim_run
 from xorbit.cli.sim_show import many_bars, one_bar, span
-from xorbit.errors import WorldError
+from xorbit.sim import tables
 from xorbit.sim.run import Simulation
 from xorbit.sim.trial import Trial
 
@@ -212,7 +212,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, short: Path) -> None:
 
     def perform_all(
         trials: list[Trial], check_every: int, heard: sim_run.Heard
-    ) -> list[sim_run.Outcome]:
+    ) -> list[sim_run.Outcome | str]:
         story = Trial(scenario=str(short)).story()
         ran = sim_run.perform(Simulation(story, "1", check_every=check_every), lambda *_: None)
         heard(0, "", 1.0)
@@ -251,24 +251,25 @@ def test_runs_come_back_in_order_from_processes_of_their_own(short: Path) -> Non
     outcomes = sim_run.perform_all(
         trials, 1, lambda number, _, share: heard.update({number: share})
     )
-    assert [outcome.result.nodes for outcome in outcomes] == [2, 4, 3]
+    results = [one.result for one in outcomes if isinstance(one, sim_run.Outcome)]
+    assert [result.nodes for result in results] == [2, 4, 3]
     assert heard == {0: 1.0, 1: 1.0, 2: 1.0}
     here = sim_run.perform(Simulation(trials[2].story(), "1"), lambda *_: None)
-    assert outcomes[2].result.trace_hash == here.result.trace_hash
+    assert results[2].trace_hash == here.result.trace_hash
 
 
-def test_a_run_whose_process_dies_is_told_with_its_command(short: Path) -> None:
+def test_a_run_whose_process_dies_is_told(short: Path) -> None:
     """As where memory runs out: nobody waits for it for ever."""
 
     def kill(*_: object) -> None:
         for process in multiprocessing.active_children():
             process.kill()
 
-    with pytest.raises(WorldError, match=r"code -9.*: xorbit sim --scenario .*short\.toml"):
-        sim_run.perform_all([Trial(scenario=str(short))], 1, kill)
+    outcomes = sim_run.perform_all([Trial(scenario=str(short))], 1, kill)
+    assert outcomes == ["its process ended with code -9"]
 
 
-def test_a_run_that_raises_in_its_process_is_told_with_its_command(
+def test_a_run_that_raises_in_its_process_is_told(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The parent has read the story, and its child finds another."""
@@ -279,5 +280,33 @@ def test_a_run_that_raises_in_its_process_is_told_with_its_command(
         return start(*args)
 
     monkeypatch.setattr(sim_run, "start", spoil)
-    with pytest.raises(WorldError, match=r"MisuseError.*: xorbit sim --scenario .*short\.toml"):
-        sim_run.perform_all([Trial(scenario=str(short))], 1, lambda *_: None)
+    (why,) = sim_run.perform_all([Trial(scenario=str(short))], 1, lambda *_: None)
+    assert isinstance(why, str)
+    assert "not a scenario" in why
+
+
+def test_a_failed_run_is_a_row_that_says_so_and_spoils_no_other(
+    xorbit: Command, in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform_all = sim.perform_all
+    monkeypatch.setattr(sim, "perform_all", lambda *args: [*perform_all(*args)[:-1], "no memory"])
+    ran = xorbit("sim", "--table", "liars", "--nodes", "9", "--plot", tmp_path)
+    assert ran.code == 1
+    assert ran.out.count("failed") == len(tables.table("liars", tables.Plan()).measured)
+    assert "no memory; to repeat it: xorbit sim --scenario measure --nodes 9" in ran.err
+    assert (tmp_path / "liars.png").exists()
+
+
+def test_no_more_runs_at_once_than_there_are_cores_and_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of those that wait the first that fits; where nothing runs, one that never fits, too."""
+    monkeypatch.setattr(sim_run, "cores", lambda: 2)
+    monkeypatch.setattr(sim_run, "memory_bytes", lambda: 1_500 * sim_run.NODE_BYTES)
+    sizes = [1_000, 1_000, 100, 9_999]
+    assert sim_run.next_of([0, 1, 2], [], sizes) == 0
+    assert sim_run.next_of([1, 2], [0], sizes) == 2
+    assert sim_run.next_of([1], [0], sizes) is None
+    assert sim_run.next_of([1], [0, 2], sizes) is None
+    assert sim_run.next_of([3], [], sizes) == 3
+    assert sim_run.next_of([], [], sizes) is None
