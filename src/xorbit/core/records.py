@@ -11,7 +11,7 @@ from xorbit.core.effect import Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead
 from xorbit.core.lookup import Lookup
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import drive_lookup, may_hold, new_lookup, note_bad_read
+from xorbit.core.work import drive_lookup, may_hold, new_lookup, note_bad_read, seeds
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id
 from xorbit.items import Contact, Item, ItemKey, check_is, version
@@ -29,7 +29,9 @@ class Reading:
         self._key = key
         self._held: dict[Id, Item | None] = {}
         self._rotten = False
-        self.lookup: Lookup = new_lookup(state, key.id, width=limits.replicas)
+        # Peers that nobody can dial are asked in a small network, and may stand before all holders.
+        others = sum(not contact.addresses for contact in seeds(state, key.id))
+        self.lookup: Lookup = new_lookup(state, key.id, width=limits.replicas + others)
         self.newest: Item | None = None
         self.source: Id = state.own
 
@@ -74,7 +76,8 @@ class Reading:
         newest = self.newest
         if newest is None:
             return
-        holders = may_hold(state, self.lookup.closest(state.limits.replicas))
+        answered = self.lookup.closest(state.limits.closest_count)
+        holders = may_hold(state, answered)[: state.limits.replicas]
         behind = [contact for contact in holders if self._is_behind(contact.id, newest)]
         if behind:
             state.start_work(MendWork(state, origin, newest, behind))

@@ -86,3 +86,19 @@ def test_a_follower_whose_lease_has_ended_makes_room_for_one_of_another_record()
         assert isinstance(answer, message.Refused)
     world.run(6.0)
     assert isinstance(asked(other, server, Id(bytes(32))), message.Following)
+
+
+def test_a_push_that_overtakes_the_answer_to_its_follow_is_no_lie() -> None:
+    """The simulation found that a holder was taken for a liar for it."""
+    client, server = World().pair()
+    server.lag_s = 0.5
+    call = client.ask(Contact(server.id), message.Follow(NAME.id))
+    client.world.run(0.1)
+    (link,) = client.machine.state.links.values()
+    (exchange,) = link.out_workers
+    push = message.Updated(record(1))
+    client.push(jobs.HandleResponse(link.guid, exchange, exchange, push))
+    answer = client.world.outcome(client, call)
+    assert isinstance(answer, fx.Answered)
+    assert isinstance(answer.response, message.Following)
+    assert client.machine.state.link_of

@@ -586,3 +586,18 @@ def test_followers_whose_lease_has_ended_make_room_for_others() -> None:
     world.run(3.0)
     assert isinstance(asked(clients[2], NAME), message.Following)
     assert len(list(server.machine.state.leases.of_record(NAME.id))) == 2
+
+
+def test_a_reader_finds_the_holder_behind_clients_that_are_nearer_and_hold_nothing() -> None:
+    """The simulation found that they took the places of holders in the reading."""
+    world, limits = World(), Limits(replicas=1)
+    reader, holder = [world.node(limits=limits) for _ in range(2)]
+    world.outcome(reader, reader.connect(holder))
+    holder.store.write([Write(NAME, record(1))])
+    client = world.node(listen=False, limits=limits)
+    while distance(client.id, NAME.id) > distance(holder.id, NAME.id):
+        client = world.node(listen=False, limits=limits)
+    world.outcome(client, client.connect(reader))
+    world.run(1.0)
+    got = world.outcome(reader, reader.call(lambda guid: jobs.Get(guid, NAME)))
+    assert isinstance(got, fx.Got)
