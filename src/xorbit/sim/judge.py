@@ -83,8 +83,8 @@ class Judge:
     # --- What must be so when the network has had its time to heal --------------------------------
 
     def healed(self) -> list[str]:
-        """Return what has not healed, before anybody reads, since reading mends."""
-        rules: tuple[Rule, ...] = (self._outside, self._different, self._few)
+        """Return what has not healed by itself."""
+        rules: tuple[Rule, ...] = (self._outside, self._few)
         return [fault for rule in rules for fault in rule()]
 
     def _outside(self) -> Iterator[str]:
@@ -95,28 +95,18 @@ class Judge:
             if not (state.joined and state.link_of):
                 yield f"node {node.number} is not in the network again"
 
-    def _different(self) -> Iterator[str]:
-        """Give records of which the honest among the closest do not all hold the newest version."""
-        for key, item in self._history.acknowledged.items():
-            if key.kind is not Kind.RECORD:
-                continue
-            near = [n for n in islice(self._load.closest(key.id), self._replicas) if not n.liar]
-            held = [node.disk.store.peek(key) for node in near if not node.disk.forgets]
-            versions = [version(record) for record in held if record is not None]
-            if versions and min(versions) < max((*versions, version(item))):
-                seen = sorted({number for number, _ in versions})
-                last = f"the last is {version(item)[0]}"
-                yield f"record {_name(key)} is there in versions {seen}, {last}"
-
     def _few(self) -> Iterator[str]:
-        """Give items that fewer hold than there should be; a liar among the closest counts as one.
+        """Give items that fewer hold than there should be.
 
-        Whether it keeps what it took nobody can know.
+        A copy counts where a reader comes by: at one of the k closest. A liar among the r closest
+        counts as one, since nobody can know whether it keeps what it took.
         """
+        closest_count = self._world.limits.closest_count
         keepers = sum(n.alive and n.keeps and not n.natted for n in self._world.nodes)
         for key in self._history.acknowledged:
-            near = islice(self._load.closest(key.id), self._replicas)
-            count = sum(1 for node in near if node.liar) + len(self._living_holders(key))
+            near = list(islice(self._load.closest(key.id), closest_count))
+            count = sum(1 for node in near if node.liar is None and holds(node, key))
+            count += sum(1 for node in near[: self._replicas] if node.liar)
             if count < min(self._replicas, keepers):
                 yield f"item {_name(key)} is held by {count} nodes"
 
@@ -129,6 +119,7 @@ class Judge:
             self._overdue,
             self._unserved,
             self._lost_ways,
+            self._different,
             self._untold,
             self._wronged,
         )
@@ -167,6 +158,23 @@ class Judge:
                 name = f"version {newest[0]} of {_name(followed.key)}"
                 yield f"node {followed.node.number} follows, and has not heard of {name}"
 
+    def _different(self) -> Iterator[str]:
+        """Give records of which the honest among the closest do not all hold the newest version.
+
+        After the last reading: whoever reads a record hands it to those of them who are behind.
+        Without readers that takes sweeps, and so hours.
+        """
+        for key, item in self._history.acknowledged.items():
+            if key.kind is not Kind.RECORD:
+                continue
+            near = [n for n in islice(self._load.closest(key.id), self._replicas) if not n.liar]
+            held = [node.disk.store.peek(key) for node in near if not node.disk.forgets]
+            versions = [version(record) for record in held if record is not None]
+            if versions and min(versions) < max((*versions, version(item))):
+                seen = sorted({number for number, _ in versions})
+                last = f"the last is {version(item)[0]}"
+                yield f"record {_name(key)} is there in versions {seen}, {last}"
+
     def _wronged(self) -> Iterator[str]:
         """Give honest nodes that other honest nodes took for liars."""
         honest = {node.id.hex() for node in self._world.nodes if node.liar is None}
@@ -199,11 +207,6 @@ class Judge:
 
     def _honest(self) -> list[SimNode]:
         return [node for node in self._world.nodes if node.alive and node.liar is None]
-
-    def _living_holders(self, key: ItemKey) -> list[SimNode]:
-        numbers = self._observer.written.get(key, ())
-        nodes = (self._world.nodes[number] for number in numbers)
-        return [node for node in nodes if node.alive and not node.liar and holds(node, key)]
 
 
 def _under_way(node: SimNode) -> set[tuple[str, Guid]]:

@@ -7,13 +7,12 @@ that. Chance comes from the node's own.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from itertools import islice
 from random import Random
 from typing import assert_never
 
 from msgspec.structs import replace
 
-from xorbit.core.nearest import by_distance
+from xorbit.core.nearest import nearest
 from xorbit.ids import Guid, Id, as_number
 from xorbit.items import Address, Block, ConnectionItem, Contact, Item, Record
 from xorbit.wire.message import (
@@ -115,7 +114,7 @@ class Liar:
                 return answer
 
     def _closest_friends(self, target: Id, count: int) -> tuple[Contact, ...]:
-        order = islice(by_distance(self._friends.numbers, as_number(target)), count)
+        order = nearest(self._friends.numbers, as_number(target), count)
         return tuple(self._friends.contacts[number] for number in order)
 
     def _stranger(self) -> Contact:

@@ -68,6 +68,7 @@ class Load:
         """Put a block from some node."""
         node = self.somebody()
         if node is None:
+            self.history.puts_failed += self.judged
             return
         block = make_block(self._rng.randbytes(self._rng.randrange(64, 1_024)))
         self._store(node, block_key(block.data), block)
@@ -76,6 +77,7 @@ class Load:
         """Publish the next version of some writer's record, from some node."""
         node = self.somebody()
         if node is None:
+            self.history.puts_failed += self.judged
             return
         if len(self._writers) < WRITERS_MAX:
             self._writers.append((SigningKey(self._rng.randbytes(32)), 0))
@@ -104,7 +106,9 @@ class Load:
     def get(self) -> None:
         """Get some acknowledged item at some node."""
         node = self.somebody()
-        if node is not None and self.history.acknowledged:
+        if node is None:
+            self.history.gets_failed += self.judged
+        elif self.history.acknowledged:
             self.get_at(node, self._rng.choice(list(self.history.acknowledged)))
 
     def get_at(
@@ -143,7 +147,9 @@ class Load:
     def look_up(self) -> None:
         """Look up a point by chance from some node, and count what that costs."""
         node = self.somebody()
-        if node is not None:
+        if node is None:
+            self.history.lookups += [Looked(0, 0.0, 0, right=False)] if self.judged else []
+        else:
             self.look_up_at(node, Id(self._rng.randbytes(32)))
 
     def look_up_at(
@@ -170,8 +176,10 @@ class Load:
         """Return the closest that a lookup found, but for liars and for clients."""
         contacts = outcome.contacts if isinstance(outcome, fx.LookedUp) else ()
         nodes = (self.world.by_id.get(contact.id) for contact in contacts)
-        honest = (node.id for node in nodes if node and node.liar is None and not node.natted)
-        return next(honest, None)
+        for node in nodes:
+            if node and node.liar is None and node.keeps and not node.natted:
+                return node.id
+        return None
 
     def _truly_closest(self, target: Id, asker: SimNode) -> Id | None:
         """Return who is closest to a point of all honest nodes that live and can be dialled."""

@@ -1,9 +1,10 @@
-"""Watches every step of a world: the trace hash, the messages of single works, and what must be so.
+"""Watches every step of a world: the trace hash, the messages of single works, what must be so.
 
 After a step the invariants hold and no line of the queue is overfull; "stored" is said only of what
-is on disk; a contact enters a table only by a connection that we dialled, and only such are named
-to others. Changes nothing that happens. What it finds wrong it keeps as a sentence, with the time
-and the node (`faults`). What can be judged only in the end is the business of judge.py.
+is on disk, and a disk never goes back to an older version; a contact enters a table only by a
+connection that we dialled, and only such are named to others. Changes nothing that happens. What it
+finds wrong it keeps as a sentence, with the time and the node (`faults`). What can be judged only
+in the end is the business of judge.py.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from xorbit.core import effect as fx
 from xorbit.core.check import check
 from xorbit.core.job import ConnectionOpened, HandleRequest, Job
 from xorbit.ids import Guid
-from xorbit.items import Contact, Item, ItemKey, Kind, key_of
+from xorbit.items import Contact, Item, ItemKey, Kind, Record, key_of, version
 from xorbit.sim.history import holds
 from xorbit.sim.node import SimNode
 from xorbit.sim.world import World
@@ -48,6 +49,8 @@ class Observer:
         """Which nodes ever had a block or a record written to disk."""
         self._stores: dict[tuple[int, Guid, Guid], Item] = {}
         """What peers have asked to be stored, by node, connection and exchange, until it is."""
+        self._versions: dict[tuple[int, ItemKey], tuple[int, bytes]] = {}
+        """Which version of a record each node last held."""
         self._contacts: dict[int, int] = {}
         """How many contacts each node had after its last step."""
         self._world = world
@@ -89,6 +92,7 @@ class Observer:
                 self._sent(node, effect)
             elif type(effect) is fx.WriteStore and effect.key.kind is not Kind.CONNECTION:
                 self.written.setdefault(effect.key, {})[node.number] = None
+                self._watch_version(node, effect.key)
         self._watch_table(node, job)
         if self._check_every and self.steps % self._check_every == 0:
             self._check(node, effects)
@@ -102,8 +106,20 @@ class Observer:
             item = self._stores.pop(asked, None)
             if item is None or node.disk.forgets or type(envelope.body) is Refused:
                 return
+            self._watch_version(node, key_of(item))
             if not holds(node, key_of(item), item):
                 self.fault(f"node {node.number} said that it stored what is not on its disk")
+
+    def _watch_version(self, node: SimNode, key: ItemKey) -> None:
+        """What a disk holds under a key never gets older."""
+        held = node.disk.store.peek(key)
+        if not isinstance(held, Record):
+            self._versions.pop((node.number, key), None)
+            return
+        before = self._versions.get((node.number, key), (0, b""))
+        now = self._versions[node.number, key] = version(held)
+        if now < before:
+            self.fault(f"node {node.number} has let version {now[0]} replace version {before[0]}")
 
     def _watch_table(self, node: SimNode, job: Job) -> None:
         """A contact enters by proof only: a connection to it that the node itself dialled."""

@@ -193,6 +193,8 @@ class Simulation:
         born, self._unborn = self._unborn[:count], self._unborn[count:]
         for node in self._some(born[1:], phase.natted):  # the first has nobody to dial
             node.natted = True
+        for node in self._some(born[1:], phase.clients):
+            node.keeps = False
         self._make_liars(self._some(born[1:], phase.liars), phase.lie)
         if phase.besiege:
             born += self._besiegers(phase.besiege)

@@ -36,6 +36,8 @@ class Phase(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """This share of the nodes is born and joins, spread over the phase."""
     natted: Share = 0.0
     """This share of those that join cannot be dialled."""
+    clients: Share = 0.0
+    """This share of them does not listen, and keeps nothing for others."""
     liars: Share = 0.0
     """This share of those that join lies."""
     lie: Lie = Lie.COLLUDING
