@@ -1,0 +1,142 @@
+"""Trees, for any names and shapes: what goes in comes out, and nothing comes out elsewhere."""
+
+import posixpath
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.files.trees import Shelf, on_disk
+from xorbit.errors import FormatError, WorldError
+from xorbit.files.car import CarReader, write_car
+from xorbit.files.cid import Cid, Codec
+from xorbit.files.names import check_name, check_target
+from xorbit.files.new_tree import write_tree
+from xorbit.files.tree import drive, finish, list_directory, resolve
+
+NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20
+).filter(lambda name: name not in (".", ".."))
+ANY_NAMES = st.text(st.sampled_from("./\0\\aA-~: \n"), max_size=6) | st.sampled_from(
+    ["..", ".", "/", "../x", "/etc", "a/../b"]
+)
+CONTENTS = st.binary(max_size=20)
+TREES = st.recursive(
+    CONTENTS,
+    lambda inner: st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+Tree = bytes | dict[str, "Tree"]
+
+
+def put(shelf: Shelf, tree: Tree) -> Cid:
+    if isinstance(tree, bytes):
+        return shelf.file(tree)
+    return shelf.directory({name: put(shelf, below) for name, below in tree.items()})
+
+
+def flat(tree: Tree, path: str = "") -> dict[str, bytes | None]:
+    if isinstance(tree, bytes):
+        return {path: tree}
+    found: dict[str, bytes | None] = {path: None}
+    for name, below in tree.items():
+        found |= flat(below, f"{path}/{name}" if path else name)
+    return found
+
+
+@given(TREES)
+@settings(max_examples=50)
+def test_round_trip(tree: Tree) -> None:
+    """Any tree is written to a disk as it was made, and nothing beside it."""
+    shelf = Shelf()
+    root = put(shelf, tree)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        write_tree(shelf.found(root), shelf.get, out)
+        if isinstance(tree, bytes):
+            assert out.read_bytes() == tree
+        else:
+            assert {"": None, **on_disk(out)} == flat(tree)
+        assert [path.name for path in Path(folder).iterdir()] == ["out"]
+
+
+@given(TREES)
+def test_cars(tree: Tree) -> None:
+    """A CAR of any tree has exactly its blocks."""
+    shelf = Shelf()
+    root = put(shelf, tree)
+    file = BytesIO()
+    write_car(file, root, shelf.get)
+    file.seek(0)
+    assert dict(CarReader(file)) == {cid: shelf.held[cid] for cid in shelf.asked}
+
+
+@given(st.sets(NAMES, max_size=40), st.integers(0, 2))
+def test_entries(names: set[str], padding: int) -> None:
+    """Each name of a directory is listed once and leads to its entry, sharded or not."""
+    shelf = Shelf()
+    more = {f"{number:0200}" for number in range(padding * 100)}
+    entries = {name: shelf.add(name.encode(), Codec.RAW) for name in sorted(names | more)}
+    root = shelf.directory(entries)
+    pages = drive(list_directory(shelf.found(root)), shelf.get)
+    assert sorted(entry.name for page in pages for entry in page) == sorted(entries)
+    for name in names:
+        assert finish(resolve(root, [name]), shelf.get).cid == entries[name]
+
+
+@given(
+    st.lists(st.tuples(ANY_NAMES, ANY_NAMES, st.booleans()), min_size=1, max_size=6),
+    st.lists(st.tuples(ANY_NAMES, ANY_NAMES, st.booleans()), min_size=1, max_size=6),
+)
+@settings(max_examples=200)
+def test_nothing_leaves_the_folder(
+    outer: list[tuple[str, str, bool]], inner: list[tuple[str, str, bool]]
+) -> None:
+    """A tree of any names and links writes inside its folder, or not at all."""
+    shelf = Shelf()
+    below = hostile(shelf, inner, [])
+    root = hostile(shelf, outer, [("sub", below), ("..", below)][: len(outer) % 3])
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder) / "top"
+        top.mkdir()
+        try:
+            write_tree(shelf.found(root), shelf.get, top / "out")
+        except (FormatError, WorldError):
+            assert list(top.iterdir()) == []
+        else:
+            assert [path.name for path in top.iterdir()] == ["out"]
+            for path in (top / "out").rglob("*"):
+                real = posixpath.realpath(path)
+                assert real == str(top / "out") or real.startswith(f"{top / 'out'}/")
+        assert [path.name for path in Path(folder).iterdir()] == ["top"]
+
+
+def hostile(shelf: Shelf, entries: list[tuple[str, str, bool]], more: list[tuple[str, Cid]]) -> Cid:
+    links = list(more)
+    for name, target, is_link in entries:
+        leaf = shelf.link(target or "x") if is_link else shelf.add(target.encode(), Codec.RAW)
+        links.append((name, leaf))
+    return shelf.raw_directory(links)
+
+
+@given(ANY_NAMES, st.integers(0, 3))
+def test_targets(target: str, folders: int) -> None:
+    """A target that is accepted leads inside by its text as well."""
+    try:
+        check_target(target, folders)
+    except FormatError:
+        return
+    where = posixpath.normpath("/".join(["d"] * folders + [target]))
+    assert where == "." or not where.startswith(("..", "/"))
+
+
+@given(ANY_NAMES)
+def test_names(name: str) -> None:
+    """A name that is accepted is one part of a path, and stays in its folder."""
+    try:
+        check_name(name)
+    except FormatError:
+        return
+    assert posixpath.normpath(f"/top/{name}") == f"/top/{name}"
