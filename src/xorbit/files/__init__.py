@@ -1,7 +1,15 @@
-"""Files as blocks: their names (cid.py), shape (dag_pb.py, unixfs.py) and way (transfer.py).
+"""Files and directories as blocks, in the format of IPFS: UnixFS over dag-pb with raw leaves.
 
-A file is a tree of blocks in the format of IPFS: UnixFS over dag-pb with raw leaves, so that a name
-means the same to every tool that speaks CIDs. Nothing here knows of nodes, stores or sockets:
-blocks go to and come from whatever has the two methods of `transfer.Blocks`. Only transfer.py may
-import asyncio, and only local.py touches the disk.
+So a name means the same to every tool that speaks CIDs. What it is made of, lowest first:
+
+- names: cid.py (of blocks, and paths after them), names.py (of entries: which may be one at all);
+- one block: protobuf.py, dag_pb.py, unixfs_data.py, and what a node may be: unixfs.py (files),
+  directory.py, hamt.py (large directories), nodes.py (any of them);
+- many: tree.py (find, list, walk; what visits.py bounds), car.py (a tree as one file);
+- the disk: local.py, local_tree.py (reading), new_tree.py (writing);
+- the way: transfer.py.
+
+Nothing here knows of nodes, stores or sockets: blocks go to and come from whatever has the two
+methods of `transfer.Blocks`. Only transfer.py may import asyncio, and only the files named for it
+touch the disk.
 """
