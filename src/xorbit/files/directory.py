@@ -19,7 +19,7 @@ from xorbit.config import TREE_ENTRIES_HELD_MAX
 from xorbit.errors import FormatError, MisuseError
 from xorbit.files.cid import CID_BYTES, Cid, Codec, cid_of_block
 from xorbit.files.dag_pb import Link, Node, encode_node
-from xorbit.files.hamt import HASH_BYTES, build_shards, pack_entry, unpack_entry
+from xorbit.files.hamt import HASH_BYTES, build_shards, hash_name, pack_entry, unpack_entry
 from xorbit.files.names import check_name, name_problem, shown
 from xorbit.files.unixfs_data import Type, UnixFsData, encode_data
 from xorbit.items import BLOCK_BYTES_MAX, Kind
@@ -49,6 +49,17 @@ class SymbolicLink(Struct, frozen=True):
 
 
 # --- Building -----------------------------------------------------------------------------------
+
+
+def check_new_name(name: str) -> None:
+    """Hold a name that is to go into a directory against what may stand in one.
+
+    Raises:
+        MisuseError: it means another folder, or is not UTF-8.
+    """
+    if problem := name_problem(name):
+        raise MisuseError(f"expected a name for a directory, got {shown(name)}: {problem}")
+    hash_name(name)  # which says what to do about a name that has no UTF-8
 
 
 class Held:
@@ -94,8 +105,7 @@ class DirectoryBuilder:
         Raises:
             MisuseError: no name that may stand in a directory, or too many entries.
         """
-        if problem := name_problem(name):
-            raise MisuseError(f"expected a name for a directory, got {shown(name)}: {problem}")
+        check_new_name(name)
         self._held.take()
         self._entries.append(pack_entry(name, cid, dag_size))
         self._estimate += len(name.encode()) + CID_BYTES

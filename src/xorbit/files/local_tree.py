@@ -15,7 +15,7 @@ from pathlib import Path
 from xorbit.config import TREE_DEPTH_MAX
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Cid
-from xorbit.files.directory import DirectoryBuilder, Held, build_symbolic_link
+from xorbit.files.directory import DirectoryBuilder, Held, build_symbolic_link, check_new_name
 from xorbit.files.local import Source, open_source, read_pieces
 from xorbit.files.unixfs import build_file
 from xorbit.items import Kind
@@ -46,7 +46,7 @@ def build_source(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Blocks:
             too deep; `kind` is no hash of blocks.
         WorldError: it cannot be read.
     """
-    if isinstance(source, Path) and source.is_dir():
+    if isinstance(source, Path) and _is_directory(source):
         yield from _Tree(kind).directory(source, 1)
         return
     with open_source(source) as file:
@@ -65,6 +65,8 @@ class _Tree:
         names = sorted(_names(path), reverse=True)
         while names:
             name = names.pop()
+            with _naming(path):
+                check_new_name(name)  # before much is read for it in vain
             root: Cid | None = None
             dag_size = 0
             for root, data in self._entry(path / name, depth):
@@ -107,6 +109,11 @@ def _reading(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise WorldError(f"cannot read {_shown(path)}: {error.strerror}") from error
+
+
+def _is_directory(path: Path) -> bool:
+    with _reading(path):
+        return path.is_dir()
 
 
 def _names(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -117,12 +118,14 @@ def test_too_deep(tmp_path: Path) -> None:
     cid_of(tmp_path / "d")
 
 
-def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable(tmp_path: Path) -> None:
     """A directory that cannot be read is the world's fault, and named."""
 
-    def refuse(path: Path) -> list[str]:
+    def refuse(path: Path) -> NoReturn:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("os.listdir", refuse)
-    with pytest.raises(WorldError, match=r"cannot read .*: Permission denied"):
-        cid_of(tmp_path)
+    for what in ("os.listdir", "pathlib.Path.is_dir"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(what, refuse)
+            with pytest.raises(WorldError, match=r"cannot read .*: Permission denied"):
+                cid_of(tmp_path)
