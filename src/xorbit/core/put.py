@@ -234,7 +234,7 @@ class PutWork(Work):
         if len(answered) < replicas:
             self._may_widen = False  # there is nobody else
         found = may_hold(state, answered)
-        if state.listening:
+        if state.listening and (state.dialled_from or not found):  # behind a NAT it is of no use
             found.append(Contact(state.own))
         found.sort(key=lambda contact: distance(self._key.id, contact.id))
         tried = {*self._receipts, *self._storing.values(), *state.revoked}

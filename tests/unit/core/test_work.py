@@ -46,6 +46,17 @@ def farthest(nodes: list[Node]) -> Node:
 # --- Put and get ----------------------------------------------------------------------------------
 
 
+def test_who_cannot_be_dialled_does_not_count_itself_among_the_holders() -> None:
+    """The simulation found items with a copy less behind NATs; who is alone counts all the same."""
+    world = World()
+    nodes = world.network(7)
+    nearest = by_distance(nodes)[0]
+    nearest.machine.state.dialled_from.clear()
+    assert nearest.id not in stored_at(put(nearest))
+    alone = World().node()
+    assert stored_at(put(alone)) == [alone.id]
+
+
 def test_a_refusal_is_told_without_what_would_upset_a_terminal() -> None:
     world = World()
     one, other = world.pair()
