@@ -40,8 +40,6 @@ DIALS_PER_ROUND_MAX = 8
 """How many dials one round of maintenance may begin for its own sake."""
 PROOFS_PER_ROUND_MAX = 2
 """Of them, how many go to neighbours that we have only heard of."""
-DIAL_BACKS_PER_ROUND_MAX = 1
-"""Of them, how many go to those who dialled us, to see whether others can dial them."""
 FINGER_ROUNDS_SLOWER = 4.0
 """How much longer the wait between two checks of fingers is in each next round."""
 SIGNATURES_REMEMBERED = 4_096
@@ -247,7 +245,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     `sweep_interval_s`."""
     hand_off_delay_s: float = 3.0
     """How long after a neighbour went a sweep looks after the items that this concerns."""
-    newcomer_delay_s: float = 10.0
+    newcomer_delay_s: float = 15.0
     """How long after one came: nothing is in danger, and more may come."""
     hand_off_stagger_s: float = 2.0
     """How much later than the nearest holder each next one acts itself."""
@@ -274,6 +272,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     contact_retry_s: float = 30.0
     """How long before one that failed, or was asked, is asked again."""
     liveness_pings_per_minute_max: int = 60
+    dial_back_connected_s: float = 30.0
+    """How often one of the possibles that are connected to us, and no neighbours, is dialled."""
     dial_back_s_min: float = 2.0
     """When a possible that could not be dialled is dialled again; doubled each time."""
     dial_back_s_max: float = 600.0
@@ -362,7 +362,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""
     look_around_s_max: float = 60.0
-    finger_check_s_min: float = 0.5
+    finger_check_s_min: float = 1.0
     """How soon after joining the fingers are checked; four times as long after each
     round of them."""
     finger_check_s_max: float = 60.0

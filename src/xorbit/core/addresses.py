@@ -67,10 +67,12 @@ def _is_same(address: Address, listening: Address) -> bool:
         return False
     if address.host == listening.host:
         return True
-    here = is_unspecified(address) or scope_of(address.host) is Scope.LOOPBACK
-    there = is_unspecified(listening) or scope_of(listening.host) is Scope.LOOPBACK
-    either = is_unspecified(address) or is_unspecified(listening)
-    return here and there and either and _version(address) == _version(listening)
+    anywhere, everywhere = is_unspecified(address), is_unspecified(listening)
+    if not (anywhere or everywhere):
+        return False
+    here = anywhere or scope_of(address.host) is Scope.LOOPBACK
+    there = everywhere or scope_of(listening.host) is Scope.LOOPBACK
+    return here and there and _version(address) == _version(listening)
 
 
 def _version(address: Address) -> int:

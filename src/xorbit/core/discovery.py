@@ -251,6 +251,8 @@ def new_join(
             note_known(state, address)
     limits = state.limits
     width = limits.replicas if state.joined else limits.lookup_width
+    if target is not None and target != state.own:
+        width = 1  # its nearest names all others: they stay hearsay until somebody needs them
     deadline = state.now + limits.work_timeout_s
     return JoinWork(guid, deadline, _worth_dialling(state), target or state.own, width)
 

@@ -18,16 +18,16 @@ from xorbit.wire.message import Closest, FindClosest
 class LookUpWork(Work):
     """Find the nodes closest to a target."""
 
-    __slots__ = ("_lookup", "_target")
+    __slots__ = ("_lookup", "_target", "_width")
 
     def __init__(
         self, state: State, guid: Guid, deadline: float, target: Id, width: int = 0
     ) -> None:
         """Look for the `width` closest to `target`; for as many as usual without one."""
         super().__init__(guid, deadline)
-        limits = state.limits
         self._target = target
-        self._lookup: Lookup = new_lookup(state, target, width=width or limits.lookup_width)
+        self._width = width or state.limits.lookup_width
+        self._lookup: Lookup = new_lookup(state, target, width=self._width)
 
     def start(self, state: State) -> None:
         """Ask the closest that we know."""
@@ -60,7 +60,7 @@ class LookUpWork(Work):
 
     def _finish(self, state: State) -> None:
         state.end_work(self)
-        self._tell(state, tuple(self._lookup.closest(state.limits.closest_count)))
+        self._tell(state, tuple(self._lookup.closest(self._width)))
 
     def _tell(self, state: State, found: tuple[Contact, ...]) -> None:
         asked, failed = self._lookup.counts()

@@ -165,13 +165,15 @@ def _note_hearsay(state: State, response: Response) -> None:
         named = response.contacts
     elif isinstance(response, Found):
         named = response.closer
-    state.heard.note(who for who in named if _is_news(state, who))
+    heard, table = state.heard, state.table
+    news = [who for who in named if who.id not in heard and who.id not in table]
+    if news:
+        heard.note(who for who in news if _is_wanted_news(state, who))
 
 
-def _is_news(state: State, who: Contact) -> bool:
-    if who.id in state.heard or who.id in state.table or who.id in state.revoked:
-        return False
-    return who.id != state.own and bool(_dialable(state, who.addresses))
+def _is_wanted_news(state: State, who: Contact) -> bool:
+    is_somebody = who.id != state.own and who.id not in state.revoked
+    return is_somebody and bool(_dialable(state, who.addresses))
 
 
 def _handle_push(state: State, link: Link, job: HandleResponse) -> None:

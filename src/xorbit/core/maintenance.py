@@ -9,7 +9,7 @@ are there, and the table is saved for our next life. No I/O.
 from itertools import islice
 from math import inf
 
-from xorbit.config import DIAL_BACKS_PER_ROUND_MAX, DIALS_PER_ROUND_MAX, PROOFS_PER_ROUND_MAX
+from xorbit.config import DIALS_PER_ROUND_MAX, PROOFS_PER_ROUND_MAX
 from xorbit.core import announce, discovery, links
 from xorbit.core.addresses import is_ours
 from xorbit.core.discovery import PingWork
@@ -31,7 +31,7 @@ def maintain(state: State) -> None:
     if state.link_of:
         dials = _dial_missing(state, wanted)
         dials += _dial_neighbours(state, min(DIALS_PER_ROUND_MAX - dials, PROOFS_PER_ROUND_MAX))
-        _dial_back(state, min(DIALS_PER_ROUND_MAX - dials, DIAL_BACKS_PER_ROUND_MAX))
+        _dial_back(state, DIALS_PER_ROUND_MAX - dials)
         _ask_silent(state)
         _try_a_known(state)
         announce.keep_up(state)
@@ -90,12 +90,10 @@ def _dial_neighbours(state: State, count: int) -> int:
 
     Who keeps which item follows from the table (regions.py).
     """
-    count_max = state.limits.closest_count
-    known = state.table.closest(state.own, count_max)
-    reach = distance(state.own, known[-1].id) if len(known) == count_max else inf
+    reach = _reach(state)
     near = [
         contact
-        for contact in state.heard.closest(state.own, count_max)
+        for contact in state.heard.closest(state.own, state.limits.closest_count)
         if contact.id not in state.dial_of and distance(state.own, contact.id) < reach
     ]
     for contact in near[:count]:
@@ -104,14 +102,32 @@ def _dial_neighbours(state: State, count: int) -> int:
     return len(near[:count])
 
 
+def _reach(state: State) -> float:
+    """Return how far the k closest contacts are; everywhere while there are fewer."""
+    known = state.table.closest(state.own, state.limits.closest_count)
+    full = len(known) == state.limits.closest_count
+    return distance(state.own, known[-1].id) if full else inf
+
+
 def _dial_back(state: State, count: int) -> None:
-    due = [
-        contact
-        for peer, contact in state.possibles.items()
-        if peer not in state.dial_of
-        and (peer not in state.dial_backs or state.dial_backs[peer].due <= state.now)
-    ]
-    for contact in due[:count]:
+    """See whether possibles can be dialled by others too.
+
+    Neighbours, and who is gone again, soon; others that are connected to us now and then.
+    """
+    due: list[Contact] = []
+    reach = _reach(state)
+    for peer, contact in state.possibles.items():
+        back = state.dial_backs.get(peer)
+        if peer in state.dial_of or (back is not None and back.due > state.now):
+            continue
+        if peer in state.link_of and distance(state.own, peer) >= reach:
+            if state.now < state.dial_back_due:
+                continue
+            state.dial_back_due = state.now + state.jittered(state.limits.dial_back_connected_s)
+        due.append(contact)
+        if len(due) >= count:
+            break
+    for contact in due:
         if contact.id in state.table or not _dial(state, contact):
             links.forget_possible(state, contact.id)
 

@@ -84,7 +84,12 @@ def subnet_of(host: str) -> str | None:
 
 def is_unspecified(address: Address) -> bool:
     """Return whether an address means "every interface" (0.0.0.0 or ::)."""
-    ip = _ip(address.host)
+    return _is_unspecified(address.host)
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def _is_unspecified(host: str) -> bool:
+    ip = _ip(host)
     return ip is not None and ip.is_unspecified
 
 

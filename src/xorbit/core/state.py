@@ -373,6 +373,8 @@ class State:
     """Whether the log has it that all who answer hang up; it is said once."""
     dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
     """For those of the possibles that were dialled in vain, how that went."""
+    dial_back_due: float = 0.0
+    """When the next possible that is connected to us is dialled."""
     fingers: FingerChecks = field(default_factory=FingerChecks)
     survey: Survey = field(default_factory=Survey)
     announced: Announced = field(default_factory=Announced)

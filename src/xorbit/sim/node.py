@@ -23,7 +23,7 @@ from xorbit.ids import Guid, Id, id_of, new_guid
 from xorbit.items import Address, Contact, make_connection_item
 from xorbit.sim.disk import Disk
 from xorbit.sim.liars import Liar
-from xorbit.sim.network import Place
+from xorbit.sim.network import Place, one_way_s
 from xorbit.store.base import Eviction
 from xorbit.store.memory import MemoryStore
 from xorbit.wire.frame import HEADER_BYTES
@@ -41,11 +41,13 @@ OUTBOUND_PORT = 50_000
 class End:
     """One node's end of a connection."""
 
-    __slots__ = ("arrives_at", "inbox", "opened", "other", "there")
+    __slots__ = ("arrives_at", "delay_s", "inbox", "opened", "other", "there")
 
-    def __init__(self, other: "SimNode", there: Guid) -> None:
+    def __init__(self, other: "SimNode", there: Guid, delay_s: float) -> None:
         self.other = other
         self.there = there
+        self.delay_s = delay_s
+        """How long a small message takes from here to there, without jitter."""
         self.inbox: deque[tuple[Envelope, int]] | None = None
         """Frames that have come but are not read yet, because the line is full."""
         self.arrives_at = 0.0
@@ -397,8 +399,9 @@ class SimNode:
     def _join(self, other: "SimNode", address: Address, dial: Guid) -> None:
         """Open a connection: here at once, over there when our last handshake arrives."""
         here, there = new_guid(self.rng), new_guid(self.rng)
-        end = self.ends[here] = End(other, there)
-        other.ends[there] = End(self, here)
+        delay_s = one_way_s(self.place, other.place)
+        end = self.ends[here] = End(other, there, delay_s)
+        other.ends[there] = End(self, here, delay_s)
         arrives = self.world.arrival(self, other, 0.0)
         if arrives is not None:  # planned before anything is sent, so that nothing overtakes it
             end.arrives_at = arrives

@@ -18,6 +18,9 @@ from xorbit.errors import MisuseError
 from xorbit.sim.churn import Law
 from xorbit.sim.liars import Lie
 
+SMALL = {"trace_events_max": 64}
+"""Nobody reads the traces of thousands of nodes, which are most of what a node remembers."""
+
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -118,7 +121,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise MisuseError(f"no limit is named {unknown[0]!r} (see config.py)")
         try:
             return msgspec.convert(
-                {**msgspec.structs.asdict(DEFAULT_LIMITS), **self.limits}, Limits
+                {**msgspec.structs.asdict(DEFAULT_LIMITS), **SMALL, **self.limits}, Limits
             )
         except ValueError as error:
             raise MisuseError(str(error)) from error

@@ -121,7 +121,7 @@ class World:
     def carry(self, sender: SimNode, end: End, envelope: Envelope, size: int) -> None:
         """Let a frame travel, with all that may happen to it on the way."""
         receiver, clock, faults = end.other, self.clock, self.faults
-        delay_s = one_way_s(sender.place, receiver.place) * (1 + JITTER * self.rng.random())
+        delay_s = end.delay_s * (1 + JITTER * self.rng.random())
         leaves = sender.leaves_at(size) + sender.lag_s
         arrives = end.arrives_at = max(leaves + delay_s, end.arrives_at)
         if not faults.any:

@@ -68,6 +68,7 @@ def test_a_node_that_moves_says_so_with_the_next_number() -> None:
     node = nodes[2]
     assert node.address is not None
     new = world.free_address()
+    del world.by_address[node.address]
     world.by_address[new] = node
     node.address = new
     node.push(jobs.Listening((new,)), "self")
