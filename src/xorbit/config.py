@@ -53,6 +53,8 @@ HOSTS_REMEMBERED = 16_384
 """Of so many hosts it is remembered how far they reach and which subnet they are in."""
 SURVEY_QUESTIONS_MAX = 128
 """How many questions one walk through the keyspace takes at most."""
+SURVEY_GROWTH = 1.2
+"""Where a walk ends with so many times as many known nodes, the next is as fast."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
 SWEEP_STALLS_MAX = 4
@@ -126,6 +128,9 @@ WINDOW_BLOCKS = 32
 """How many blocks of a file are in flight unless the caller says otherwise: 2 MiB."""
 BATCH_BLOCKS_MAX = 32
 """How many blocks are cut and hashed in one go on the worker thread: 2 MiB."""
+LOOK_FIRST_BYTES_MIN = 1_024
+"""From what size on the nodes closest to a block are asked whether they have it before it is sent;
+a smaller one is as quickly sent."""
 TREE_ENTRIES_HELD_MAX = 1_048_576
 """How many entries of directories that are being built may be in memory, about 150 bytes each."""
 TREE_DEPTH_MAX = 128

@@ -88,6 +88,8 @@ class Store(JobBase, frozen=True):
     key: ItemKey
     item: Item
     cas: int | None = None
+    look_first: bool = False
+    """Of a block: whether each node is asked if it has it, and is sent it only if it has not."""
 
 
 class Pin(JobBase, frozen=True):

@@ -148,9 +148,10 @@ class Machine:
                     self._start(ResolveWork(state, guid, self._deadline(), key))
             case jobs.Follow(guid, key):
                 self._start(FollowWork(state, guid, key))
-            case jobs.Store(guid, key, item, cas):
+            case jobs.Store(guid, key, item, cas, look):
                 keep = key.kind is not Kind.CONNECTION  # its node announces it by itself
-                self._start(PutWork(guid, self._deadline(), key, item, cas, keep=keep))
+                put = PutWork(guid, self._deadline(), key, item, cas, keep=keep, look_first=look)
+                self._start(put)
             case jobs.SendRequest(guid, to, request):
                 self._start(AskWork(guid, self._deadline(), to, request))
             case jobs.SendResponse(connection, guid, response):

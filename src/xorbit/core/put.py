@@ -28,6 +28,8 @@ from xorbit.wire.message import (
     FindClosest,
     Found,
     Get,
+    Have,
+    Missing,
     Receipt,
     Refused,
     Request,
@@ -48,6 +50,9 @@ class PutWork(Work):
 
     With `keep` a copy stays here, pinned for our owner; it is no receipt. A block is written while
     the others are asked, a record once somebody has taken it.
+
+    With `look_first` a node is sent a block only after it has said that it lacks it. That it has
+    it is a receipt like any other, and lets its copy live on.
     """
 
     __slots__ = (
@@ -60,6 +65,7 @@ class PutWork(Work):
         "_keeping",
         "_kept",
         "_key",
+        "_look_first",
         "_lookup",
         "_may_widen",
         "_newer",
@@ -83,9 +89,11 @@ class PutWork(Work):
         cas: int | None,
         *,
         keep: bool = False,
+        look_first: bool = False,
     ) -> None:
         """Put `item`, which stands under `key`."""
         super().__init__(guid, deadline)
+        self._look_first = look_first and key.kind in BLOCK_KINDS
         self._key = key
         self._item = item
         self._cas = cas
@@ -131,7 +139,7 @@ class PutWork(Work):
     def on_answer(self, state: State, answer: Answer) -> None:
         """Take closer contacts, or what a node said to the store."""
         if answer.guid in self._storing:
-            self._note_answer(answer)
+            self._note_answer(state, answer)
         elif self._lookup is not None:
             self._note_found(state, answer, self._lookup)
         self._go_on(state)
@@ -264,23 +272,32 @@ class PutWork(Work):
             self._finish(state)
 
     def _ask(self, state: State, taker: Contact) -> float:
-        if taker.id == state.own:
-            guid = state.disk_guid(self.guid)
-            state.emit(WriteStore(guid, self._key, self._item, self._cas))
-            slow_at = self.deadline
-        else:
-            guid = links.request(state, taker, Store(self._item, self._cas), self)
-            slow_at = state.now + state.limits.request_timeout_s_min
+        if taker.id != state.own:
+            return self._request(state, taker, look=self._look_first)
+        guid = state.disk_guid(self.guid)
+        state.emit(WriteStore(guid, self._key, self._item, self._cas))
+        return self._asked(guid, taker, self.deadline)
+
+    def _request(self, state: State, taker: Contact, *, look: bool) -> float:
+        body = Have((self._key,), refresh=True) if look else Store(self._item, self._cas)
+        guid = links.request(state, taker, body, self)
+        return self._asked(guid, taker, state.now + state.limits.request_timeout_s_min)
+
+    def _asked(self, guid: Guid, taker: Contact, slow_at: float) -> float:
         self._storing[guid] = taker.id
         self._contact_of[taker.id] = taker
         self._slow_at[guid] = slow_at
         return slow_at
 
-    def _note_answer(self, answer: Answer) -> None:
+    def _note_answer(self, state: State, answer: Answer) -> None:
         match answer.response:
             case Refused(code, reason, newer):
                 self._note_refused(answer.guid, code, reason, newer)
-            case _:  # Stored: links.py lets no answer to another question through
+            case Missing(keys) if keys:
+                del self._slow_at[answer.guid]
+                taker = self._contact_of[self._storing.pop(answer.guid)]
+                self._request(state, taker, look=False)
+            case _:  # Stored, or nothing missing: links.py lets no other answer through
                 self._note(answer.guid, "stored")
 
     def _note_refused(self, store: Guid, code: str, reason: str, newer: Item | None) -> None:

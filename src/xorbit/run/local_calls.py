@@ -6,6 +6,7 @@ No sockets, no files and no state of its own here; the driver does the work.
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 
+from xorbit.config import LOOK_FIRST_BYTES_MIN
 from xorbit.core import job as jobs
 from xorbit.core.console.line import parse_guid
 from xorbit.core.effect import (
@@ -92,7 +93,9 @@ class LocalCalls(Calls):
     async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
         """Store a block as a part of something, and say who holds it."""
         block, key = make_block(data, kind), block_key(data, kind)
-        outcome = await self._call(jobs.Store(self._driver.new_guid(), key, block))
+        look_first = len(data) >= LOOK_FIRST_BYTES_MIN
+        job = jobs.Store(self._driver.new_guid(), key, block, look_first=look_first)
+        outcome = await self._call(job)
         match outcome:
             case PutDone(receipts, not_kept=not_kept):
                 receipt = PutReceipt(key, receipts, not_kept)
