@@ -149,6 +149,8 @@ TREE_LEAVES_SEEN_MAX = 65_536
 """Of how many leaves such a pass remembers that it had them; what is forgotten may come again."""
 AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
+FLOW_STEPS_MAX = 256
+"""How many steps of what is being written (a folder, a leaf) may wait for their turn."""
 CAR_ROOTS_MAX = 255
 """How many roots a CAR may have."""
 

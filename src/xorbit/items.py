@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from xorbit.config import SIGNATURES_REMEMBERED
+from xorbit.config import HOSTS_REMEMBERED, SIGNATURES_REMEMBERED
 from xorbit.errors import ItemError, MisuseError
 from xorbit.ids import ID_BYTES, Id, id_of
 
@@ -176,11 +176,16 @@ def _host_problem(host: str) -> str | None:
 
 def is_literal(address: Address) -> bool:
     """Return whether an address needs no look-up; nothing else is dialled on another's word."""
+    return _is_literal(address.host)
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def _is_literal(host: str) -> bool:
     try:
-        ip_address(address.host)
+        ip_address(host)
     except ValueError:
         return False
-    return address.host.isprintable()  # an IPv6 zone ("fe80::1%...") may be any text
+    return host.isprintable()  # an IPv6 zone ("fe80::1%...") may be any text
 
 
 # --- Blocks -------------------------------------------------------------------------------------

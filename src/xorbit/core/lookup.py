@@ -140,6 +140,8 @@ class Lookup:
                 merged = tuple(dict.fromkeys((*known, *contact.addresses)))
                 candidate.contact = Contact(contact.id, merged[:ADDRESSES_MAX])
                 candidate.source = None if candidate.source is None else source
+            elif candidate.source == HEARSAY and source is not None:
+                candidate.source = source
 
     def next(self, now: float) -> Ask | Wait | Finished:
         """Return what to do next. After Ask, call `asked` before the next `next`.
@@ -148,6 +150,7 @@ class Lookup:
         and the slow hold none.
         """
         in_time = [slow_at for slow_at in self._outstanding.values() if slow_at > now]
+        hearsay = self._blame.get(HEARSAY, 0) + self._slow_hearsay(now)
         parallel = self._at_end if self._is_near else self._parallel
         places = open_places = 0
         for _, peer in self._order:
@@ -158,7 +161,7 @@ class Lookup:
                 case _Stage.ASKED if self._outstanding[peer] > now:
                     places += 1
                     open_places += 1
-                case _Stage.NEW if self._may_be_asked(candidate):
+                case _Stage.NEW if self._may_be_asked(candidate, hearsay):
                     if len(in_time) < parallel:
                         return Ask(candidate.contact)
                     return Wait(min(in_time))
@@ -172,9 +175,16 @@ class Lookup:
             return FINISHED
         return Wait(min(in_time, default=None))
 
-    def _may_be_asked(self, candidate: _Candidate) -> bool:
-        trusted = candidate.source is None or self._blame.get(candidate.source, 0) < BLAME_MAX
-        return trusted and self._asked < self._asked_max
+    def _slow_hearsay(self, now: float) -> int:
+        """Return how many are slow of whom we had only heard: probably they are gone."""
+        slow = (peer for peer, slow_at in self._outstanding.items() if slow_at <= now)
+        return sum(self._candidates[peer].source == HEARSAY for peer in slow)
+
+    def _may_be_asked(self, candidate: _Candidate, hearsay: int) -> bool:
+        """Return whether to believe who named it; `hearsay`: how much of that has been wrong."""
+        source = candidate.source
+        wrong = hearsay if source == HEARSAY else self._blame.get(source, 0)
+        return (source is None or wrong < BLAME_MAX) and self._asked < self._asked_max
 
     def asked(self, peer: Id, slow_at: float) -> None:
         """Note that a contact has been asked, and from when on its answer counts as slow."""

@@ -15,6 +15,8 @@ from xorbit.items import Contact
 def wanted_contacts(state: State) -> dict[Id, Contact]:
     """Return who stays connected: our nearest neighbours and our fingers, up to a limit."""
     limits, table = state.limits, state.table
+    if state.wanted_at == table.changes:
+        return state.wanted
     wanted = {
         contact.id: contact for contact in table.closest(state.own, limits.neighbours_connected)
     }
@@ -22,6 +24,7 @@ def wanted_contacts(state: State) -> dict[Id, Contact]:
         contact = table.finger(index)
         if contact is not None and len(wanted) < limits.kept_connections_max:
             wanted[contact.id] = contact
+    state.wanted, state.wanted_at = wanted, table.changes
     return wanted
 
 

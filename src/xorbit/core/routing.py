@@ -47,12 +47,14 @@ class RoutingTable:
         "_crowds",
         "_entries",
         "_failing",
+        "_near",
         "_newcomers",
         "_newcomers_max",
         "_numbered",
         "_own",
         "_sorted",
         "_subnet_max",
+        "changes",
     )
 
     def __init__(
@@ -83,6 +85,10 @@ class RoutingTable:
         self._sorted: list[int] = []
         self._numbered: dict[int, Entry] = {}
         """The same entries, by their ids as numbers."""
+        self._near: dict[int, list[Contact]] = {}
+        """What `closest` has said of ourselves since the last change, by count."""
+        self.changes = 0
+        """How often something has changed that `closest` could tell."""
 
     def __len__(self) -> int:
         """Return how many contacts the table holds."""
@@ -117,6 +123,7 @@ class RoutingTable:
         entry.place = place
         others = [known for known in entry.contact.addresses if known != address]
         entry.contact = Contact(peer, (address, *others)[:ADDRESSES_KEPT])
+        self._changed()
         self.heard(peer, now)
 
     def heard(self, peer: Id, now: float) -> None:
@@ -125,8 +132,10 @@ class RoutingTable:
         if entry is not None:
             self._entries[peer] = entry
             entry.heard_at = now
-            entry.failures = 0
-            self._failing.pop(peer, None)
+            if entry.failures:
+                entry.failures = 0
+                del self._failing[peer]
+                self._changed()
 
     def tested(self, peer: Id, now: float) -> None:
         """Note that this contact is being asked whether it is there."""
@@ -145,6 +154,7 @@ class RoutingTable:
             return
         entry.failures += 1
         self._failing[peer] = None
+        self._changed()
         awaited = self._has_newcomer(bucket_index(self._own, peer))
         if entry.failures >= (FAILURES_MIN if awaited else FAILURES_MAX):
             self.forget(peer)
@@ -178,6 +188,13 @@ class RoutingTable:
 
         Contacts that failed last time are left out, unless `failing` asks for them too.
         """
+        if target == self._own and not failing:
+            if count not in self._near:
+                self._near[count] = self._closest(target, count)
+            return self._near[count].copy()
+        return self._closest(target, count, failing=failing)
+
+    def _closest(self, target: Id, count: int, *, failing: bool = False) -> list[Contact]:
         numbered = self._numbered
         if failing:
             order = nearest(self._sorted, as_number(target), count)
@@ -238,6 +255,10 @@ class RoutingTable:
     def _has_newcomer(self, index: int) -> bool:
         return any(bucket_index(self._own, peer) == index for peer in self._newcomers)
 
+    def _changed(self) -> None:
+        self.changes += 1
+        self._near.clear()
+
     def _place(self, peer: Id, address: Address) -> tuple[int, str] | None:
         subnet = subnet_of(address.host)
         return None if subnet is None else (bucket_index(self._own, peer), subnet)
@@ -271,6 +292,7 @@ class RoutingTable:
         self._newcomers.pop(peer, None)
         self._entries[peer] = entry
         self._count(entry.place, 1)
+        self._changed()
         number = as_number(peer)
         self._numbered[number] = entry
         insort(self._sorted, number)
@@ -280,6 +302,7 @@ class RoutingTable:
         if entry is None:
             return False
         self._failing.pop(peer, None)
+        self._changed()
         self._count(entry.place, -1)
         number = as_number(peer)
         del self._numbered[number]

@@ -250,6 +250,8 @@ class Survey:
     """What is asked for next; None before the first question."""
     wait_s: float = 0.0
     """How long the last wait before a question was."""
+    known: int = 0
+    """How many nodes were known, or heard of, when this round began."""
 
 
 @dataclass(slots=True)
@@ -373,6 +375,9 @@ class State:
     """Whether the log has it that all who answer hang up; it is said once."""
     dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
     """For those of the possibles that were dialled in vain, how that went."""
+    wanted: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
+    """Who stays connected, as it was when the table had changed `wanted_at` times."""
+    wanted_at: int = -1
     dial_back_due: float = 0.0
     """When the next possible that is connected to us is dialled."""
     fingers: FingerChecks = field(default_factory=FingerChecks)

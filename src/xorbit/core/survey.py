@@ -6,7 +6,7 @@ bounded number of questions however large the network; rounds follow each other 
 No I/O.
 """
 
-from xorbit.config import CONTACTS_MAX, SURVEY_QUESTIONS_MAX
+from xorbit.config import CONTACTS_MAX, SURVEY_GROWTH, SURVEY_QUESTIONS_MAX
 from xorbit.core import links
 from xorbit.core.state import Answer, NoAnswer, State, Work
 from xorbit.ids import ID_BITS, Id, as_id, as_number, distance
@@ -27,6 +27,8 @@ def go_on(state: State) -> None:
     _later(state)
     if state.stopping or not state.link_of:
         return
+    if state.survey.point is None:
+        state.survey.known = len(state.table) + len(state.heard)
     point = state.survey.point = state.survey.point or state.own
     known = (*state.table.closest(point, 1), *state.heard.closest(point, 1))
     if known:
@@ -41,14 +43,22 @@ def _later(state: State) -> None:
 
 
 def _move_on(state: State, done: Id, seen: tuple[Contact, ...] = ()) -> None:
-    """Go to the first point beyond those that we were told of; after a whole round, slow down."""
+    """Go to the first point beyond those that we were told of; after a whole round, slow down.
+
+    Not where the round has found many more: a network that grows is surveyed again as fast.
+    """
     survey = state.survey
     beyond = max((as_number(contact.id) for contact in seen), default=0) + 1
     point = max(beyond, as_number(done) + _STEP_MIN)
     if point >> ID_BITS:
         point -= 1 << ID_BITS
         point %= _STEP_MIN
-        survey.wait_s = min(survey.wait_s * 2, state.limits.survey_s_max)
+        known = len(state.table) + len(state.heard)
+        if known < SURVEY_GROWTH * survey.known:
+            survey.wait_s = min(survey.wait_s * 2, state.limits.survey_s_max)
+        else:
+            survey.wait_s = state.limits.survey_s_min
+        survey.known = known
     survey.point = as_id(point)
 
 

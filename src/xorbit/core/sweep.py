@@ -23,7 +23,7 @@ from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.core.work import note_bad_read, repair
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
-from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Record, check_is
+from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Kind, Record, check_is
 from xorbit.wire.message import AGE_S_MAX, Have, Missing, Refused, Store, Stored
 
 FIRST_ID, LAST_ID = Id(bytes(32)), Id(b"\xff" * 32)
@@ -251,6 +251,8 @@ class SweepWork(Work):
             return False
         if self.sweep.due_only:
             return self._is_due(state, held)
+        if self.sweep.concerned is not None and _is_looked_after(state, held.key):
+            return False
         if held.pinned_age_s is None and held.age_s > state.limits.item_lifetime_s:
             self._expired.append(held.key)
             return False
@@ -454,6 +456,12 @@ class SweepWork(Work):
     def _end(self, state: State) -> None:
         state.end_work(self)
         self._ended(state, self)
+
+
+def _is_looked_after(state: State, key: ItemKey) -> bool:
+    """Return whether an item says where a node is that is there: it tells newcomers by itself."""
+    owner = state.table.get(key.id) if key.kind is Kind.CONNECTION else None
+    return owner is not None and not owner.failures
 
 
 def _parts(state: State, sweep: Sweep) -> list[tuple[Id, Id]]:

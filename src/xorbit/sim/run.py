@@ -272,6 +272,7 @@ class Simulation:
     def _read_all(self) -> tuple[int, int]:
         """Read everything that was acknowledged once more; return how much is lost and excused."""
         missing = dict.fromkeys(self.history.acknowledged)
+        faults: list[str] = []
 
         def read(key: ItemKey) -> None:
             def done(item: Item | None) -> None:
@@ -290,7 +291,10 @@ class Simulation:
             if not again:  # so that a minute is left until the end
                 self.judge.note_under_way()
             self.world.clock.run(READ_S / 2 - READS_AT_ONCE_S)
-        for fault in self.judge.ended():
+            faults = self.judge.ended()
+            if not (missing or faults):
+                break
+        for fault in faults:
             self.observer.fault(fault)
         excused = sum(self.judge.is_excused(key) for key in missing)
         return len(missing) - excused, excused
@@ -363,7 +367,7 @@ def _is_quiet(phase: Phase) -> bool:
 
 def _disturbs(phase: Phase) -> bool:
     """Return whether the network has something to recover from after this phase."""
-    changes = phase.join or phase.kill or phase.revive or phase.restart or phase.churn_s
+    changes = phase.kill or phase.revive or phase.restart or phase.churn_s
     on_the_way = phase.loss or phase.repeat or phase.overtake or phase.part or phase.one_way
     return bool(changes or on_the_way or phase.slow_disks or phase.full_disks or phase.besiege)
 

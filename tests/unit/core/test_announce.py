@@ -134,7 +134,7 @@ def test_an_old_number_in_the_network_is_passed_by() -> None:
     for other in nodes[1:]:
         item = make_connection_item(node.key, 41, ())
         other.store.write([Write(connection_key(node.id), item)])
-    world.run(20.0)
+    world.run(1.3 * node.limits.announce_interval_s)
     assert signed(node)[-1] == 42
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from xorbit.core.lookup import BLAME_MAX, Ask, Finished, Lookup, Wait
+from xorbit.core.lookup import BLAME_MAX, HEARSAY, Ask, Finished, Lookup, Wait
 from xorbit.core.routing import RoutingTable
 from xorbit.ids import Id, as_id, as_number, distance, id_of
 from xorbit.items import Address, Contact
@@ -173,6 +173,38 @@ def test_earliest_slow_moment_is_the_one_waited_for() -> None:
     lookup.asked(at(2).id, 2.0)
     assert lookup.next(0.0) == Wait(2.0)
     assert lookup.next(2.0) == Wait(3.0)
+
+
+# --- Hearsay --------------------------------------------------------------------------------------
+
+
+def with_hearsay(seeds: Iterable[Contact], heard: Iterable[Contact], **how: int) -> Lookup:
+    lookup = start(seeds, **how)
+    lookup.offer(heard, HEARSAY)
+    return lookup
+
+
+def test_after_some_that_were_wrong_no_more_hearsay_is_asked() -> None:
+    heard = [at(far) for far in range(1, 9)]
+    lookup = with_hearsay([at(20)], heard, parallel=1, asked_max=20)
+    tried: list[Contact] = []
+    while (contact := ask_all(lookup)[0]) != at(20):
+        tried.append(contact)
+        lookup.on_failure(contact.id)
+    assert tried == heard[:BLAME_MAX]
+
+
+def test_hearsay_that_somebody_names_while_it_is_asked_is_that_nodes_word() -> None:
+    heard = [at(far) for far in range(1, 9)]
+    lookup = with_hearsay([at(20)], heard, width=8, parallel=8, asked_max=20)
+    assert ask_all(lookup) == heard
+    lookup.on_response(at(8).id, heard)
+    for contact in heard[:BLAME_MAX]:
+        lookup.on_failure(contact.id)
+    assert ask_all(lookup) == [at(20)]
+
+
+# --- What nobody waits for ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("peer", [at(9).id, at(3).id, at(1).id, at(2).id, OWN])

@@ -90,3 +90,23 @@ def test_parts_that_lie_in_others_are_not_walked_twice() -> None:
         (one, two),
         (three, four),
     ]
+
+
+@pytest.mark.parametrize("known", [3, 20])
+def test_nobody_is_known_to_be_missing_only_as_far_as_the_first_who_was_only_heard_of(
+    known: int,
+) -> None:
+    """Where the items of a node belong must not follow from a table with holes."""
+    state = World().node(limits=Limits(closest_count=8)).machine.state
+    rng = Random(1)
+    for number in range(known):
+        state.table.proved(Id(rng.randbytes(32)), Address(f"10.0.0.{number}", 1), 1.0)
+    far = Id(bytes(255 - byte for byte in state.own))
+    before = around_us(state).reach
+    state.heard.note([Contact(far)])
+    assert around_us(state).reach == min(before, distance(state.own, far) - 1)
+    near = Id(bytes([*state.own[:31], state.own[31] ^ 4]))
+    state.heard.note([Contact(near)])
+    region = around_us(state)
+    assert region.reach == 3
+    assert not region.holds(near, COUNT)

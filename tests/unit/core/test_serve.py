@@ -84,6 +84,16 @@ def test_find_closest_names_no_more_than_it_should() -> None:
     assert len(answer.contacts) == 5
 
 
+@pytest.mark.parametrize(("count", "named"), [(0, 5), (3, 3), (7, 7), (64, 7)])
+def test_find_closest_names_as_many_as_it_is_asked_for(count: int, named: int) -> None:
+    world = World()
+    nodes = world.network(9, Limits(closest_count=5))
+    world.run(20.0)
+    answer = ask(nodes[0], nodes[1], FindClosest(nodes[0].id, count))
+    assert isinstance(answer, Closest)
+    assert len(answer.contacts) == named
+
+
 # --- What the disk answers ------------------------------------------------------------------------
 
 
