@@ -151,6 +151,9 @@ AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
 FLOW_STEPS_MAX = 256
 """How many steps of what is being written (a folder, a leaf) may wait for their turn."""
+READER_NODES_MAX = 64
+"""How many inner nodes of a file that is open for reading are remembered: 4 MiB, for 4 GiB of
+it."""
 CAR_ROOTS_MAX = 255
 """How many roots a CAR may have."""
 
@@ -211,8 +214,6 @@ UNPIN_KEYS_MAX = 16_384
 """For how many pins at a time it is found out whether another root needs them: about 2 MiB."""
 UNPIN_BATCH_KEYS_MAX = 512
 """How many pins one commit lets go of, so that others' commits do not wait long behind it."""
-TREE_NODES_SEEN_MAX = 65_536
-"""Of how many inner nodes a walk through a tree remembers that it has been there."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -363,7 +364,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     bootstrap_retry_s_max: float = 60.0
     heard_max: int = 4_096
     """Contacts only heard of that lookups may begin at."""
-    survey_s_min: float = 1.0
+    survey_s_min: float = 4.0
     """How soon the survey of the keyspace asks its next question; doubled after each round."""
     survey_s_max: float = 60.0
     look_around_s_min: float = 0.5

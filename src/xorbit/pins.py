@@ -1,7 +1,7 @@
 """What a node keeps for its owner: roots, and the orders by which a store changes them.
 
-A root is the name of something that was put, published or pinned as a whole: a file (a tree of
-blocks, or one block) or a record. Every block of it has a pin of its own in the store; the root is
+A root is the name of something that was put, published or pinned as a whole: a file or a directory
+(a tree of blocks, or one block) or a record. Every block of it has a pin of its own in the store; the root is
 what a user sees and lets go of. Orders travel in jobs and effects to the store, which does each of
 them whole or not at all. Pure data: no clock, no tree is read here.
 """
@@ -21,17 +21,18 @@ class Root(Struct, frozen=True, array_like=True, gc=False):
 
     key: ItemKey
     tree: bool = False
-    """Whether that item is an inner node of a file: dag-pb, not raw."""
+    """Whether that item is an inner node of a file or directory: dag-pb, not raw."""
     size: Annotated[int, Meta(ge=0)] = 0
-    """In bytes, of the file or of the record's value."""
+    """In bytes, of the file, of what a directory's files hold, or of the record's value."""
     stage: Stage = "kept"
     public_key: bytes = b""
     """Of a record: under which key and salt it stands."""
     salt: Annotated[bytes, Meta(max_length=SALT_BYTES_MAX)] = b""
+    is_directory: bool = False
 
     @property
     def is_record(self) -> bool:
-        """Return whether this is a record, and not a file."""
+        """Return whether this is a record, and no file or directory."""
         return self.key.kind is Kind.RECORD
 
 

@@ -63,7 +63,9 @@ def _facts(kept: Kept, now: datetime) -> dict[str, object]:
 
 
 def _kind(root: Root) -> str:
-    return "record" if root.is_record else "file"
+    if root.is_record:
+        return "record"
+    return "directory" if root.is_directory else "file"
 
 
 def _when(age_s: float | None, now: datetime) -> str | None:
@@ -109,7 +111,7 @@ def pin(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Keep a file or a record that is in the network: fetch what is missing, refresh it from here.
+    """Keep a file, a directory or a record of the network: fetch what is missing, refresh it from here.
 
     When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
     is here.

@@ -48,7 +48,9 @@ def _move_on(state: State, done: Id, seen: tuple[Contact, ...] = ()) -> None:
     Not where the round has found many more: a network that grows is surveyed again as fast.
     """
     survey = state.survey
-    beyond = max((as_number(contact.id) for contact in seen), default=0) + 1
+    # Whoever is near a point knows all k around it; of those farther off only some.
+    whole = seen[: state.limits.closest_count]
+    beyond = max((as_number(contact.id) for contact in whole), default=0) + 1
     point = max(beyond, as_number(done) + _STEP_MIN)
     if point >> ID_BITS:
         point -= 1 << ID_BITS

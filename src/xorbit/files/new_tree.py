@@ -23,7 +23,7 @@ from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.local import NewFile
 from xorbit.files.names import check_file_name, check_target, shown
-from xorbit.files.tree import Entry, Found, drive, read_file, walk
+from xorbit.files.tree import Entry, Found, drive, is_file, read_file, walk
 from xorbit.files.unixfs import FileNode
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,78 +182,149 @@ def write_tree(root: Found, get: Callable[[Cid], bytes], path: Path) -> Written:
             failed.
         XorbitError: whatever `get` raised.
     """
-    return _Writing(get, path).write(root)
+    match root.node:
+        case FileNode() | None:
+            return _write_file(root, get, path)
+        case Directory() | Shard():
+            return _write_folder(root, get, path)
+        case SymbolicLink():
+            raise lone_link(root)
 
 
-class _Writing:
-    def __init__(self, get: Callable[[Cid], bytes], path: Path) -> None:
-        self._get = get
+def lone_link(root: Found) -> FormatError:
+    """Return what to raise where a symbolic link is to be written that is in no tree."""
+    assert isinstance(root.node, SymbolicLink), "it is one"
+    target = shown(root.node.target)
+    return FormatError(f"{root.cid} is a symbolic link to {target}, outside of any tree")
+
+
+def _write_file(root: Found, get: Callable[[Cid], bytes], path: Path) -> Written:
+    file = NewFile(path)
+    size = 0
+    try:
+        Room(path).take(root)
+        file.open()
+        for piece in drive(read_file(root), get):
+            file.write(piece)
+            size += len(piece)
+        file.commit()
+    finally:
+        file.discard()
+    return Written(files=1, bytes=size)
+
+
+def _write_folder(root: Found, get: Callable[[Cid], bytes], path: Path) -> Written:
+    writer = TreeWriter(path)
+    try:
+        writer.open()
+        entries = drive(walk(root), get)
+        next(entries)  # the root, which is there
+        for entry in entries:
+            writer.add(entry)
+            if is_file(entry.found):
+                for piece in drive(read_file(entry.found), get):
+                    writer.write(piece)
+                writer.end_file()
+        writer.commit()
+    finally:
+        writer.discard()
+    return writer.written
+
+
+class TreeWriter:
+    """A directory that is written entry by entry, as a walk comes by them; counts what it writes.
+
+    `discard` at the end removes what was not committed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Write to a path at which nothing is, or an empty folder."""
         self._path = path
-        self._left = _free_bytes(path)
-        self._files = self._folders = self._links = self._bytes = 0
+        self._tree = NewTree(path)
+        self._room = Room(path)
+        self._file: BinaryIO | None = None
+        self.written = Written()
 
-    def write(self, root: Found) -> Written:
-        match root.node:
-            case FileNode() | None:
-                self._write_file(root)
-            case Directory() | Shard():
-                self._write_folder(root)
-            case SymbolicLink(target):
-                raise FormatError(
-                    f"{root.cid} is a symbolic link to {shown(target)}, outside of any tree"
-                )
-        return Written(self._files, self._folders, self._links, self._bytes)
+    def open(self) -> None:
+        """Make the temporary folder; raises as `NewTree.open`."""
+        self._tree.open()
+        self._count(folders=1)
 
-    def _write_file(self, root: Found) -> None:
-        file = NewFile(self._path)
-        try:
-            self._reserve(root)
-            file.open()
-            for piece in drive(read_file(root), self._get):
-                file.write(piece)
-                self._bytes += len(piece)
-            file.commit()
-            self._files += 1
-        finally:
-            file.discard()
+    def add(self, entry: Entry) -> None:
+        """Make a folder, a link, or a file to which `write` and then `end_file` belong.
 
-    def _write_folder(self, root: Found) -> None:
-        tree = NewTree(self._path)
-        try:
-            tree.open()
-            self._folders += 1
-            entries = drive(walk(root), self._get)
-            next(entries)  # the root, which is there
-            for entry in entries:
-                self._write_entry(tree, entry)
-            tree.commit()
-        finally:
-            tree.discard()
-
-    def _write_entry(self, tree: NewTree, entry: Entry) -> None:
+        Raises:
+            FormatError: as `NewTree`.
+            WorldError: the disk is full, also for what a file says that it has, or failed.
+        """
         match entry.found.node:
             case Directory() | Shard():
-                tree.add_folder(entry.path)
-                self._folders += 1
+                self._tree.add_folder(entry.path)
+                self._count(folders=1)
             case SymbolicLink(target):
-                tree.add_link(entry.path, target)
-                self._links += 1
+                self._tree.add_link(entry.path, target)
+                self._count(links=1)
             case FileNode() | None:
-                self._reserve(entry.found)
-                self._copy(entry.found, tree.add_file(entry.path))
-                self._files += 1
+                self._room.take(entry.found)
+                self._file = self._tree.add_file(entry.path)
+                self._count(files=1)
 
-    def _copy(self, found: Found, file: BinaryIO) -> None:
+    def write(self, piece: bytes) -> None:
+        """Write the next bytes of the file that was added last.
+
+        Raises:
+            WorldError: the disk is full or failed.
+        """
+        assert self._file is not None, "a file comes before its bytes"
+        with self._writing():
+            self._file.write(piece)
+        self._count(size=len(piece))
+
+    def end_file(self) -> None:
+        """Write what is left of the file that was added last; raises as `write`."""
+        assert self._file is not None, "a file comes before its end"
+        with self._writing():
+            self._file.close()
+
+    def commit(self) -> None:
+        """Give the folder its name; raises as `NewTree.commit`."""
+        self._tree.commit()
+
+    def discard(self) -> None:
+        """Close, and remove what was not committed. Never fails."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+        self._tree.discard()
+
+    def _count(self, files: int = 0, folders: int = 0, links: int = 0, size: int = 0) -> None:
+        was = self.written
+        self.written = Written(
+            was.files + files, was.folders + folders, was.links + links, was.bytes + size
+        )
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
         try:
-            with file:  # closing writes what is left
-                for piece in drive(read_file(found), self._get):
-                    file.write(piece)
-                    self._bytes += len(piece)
+            yield
         except OSError as error:
             raise WorldError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def _reserve(self, found: Found) -> None:
-        """Hold what a file says that it is against what is free, before any of it is fetched."""
+
+class Room:
+    """What the disk has left, held against what files say that they are before they are fetched."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the disk on which `path` is, or will be."""
+        self._path = path
+        self._left = _free_bytes(path)
+
+    def take(self, found: Found) -> None:
+        """Count a file in.
+
+        Raises:
+            WorldError: there is no room for what it says that it has.
+        """
         size = found.node.size if isinstance(found.node, FileNode) else 0
         self._left -= size
         if self._left < 0:

@@ -1,82 +1,49 @@
-"""Files to and from a network of blocks: put, get, streamed, in bounded memory.
-
-The only file of this room that knows asyncio; it knows no sockets, blocks go through `Blocks`. What
-holds up a loop (hashing, the disk, the caller's sink) runs on a worker thread.
+"""Files and whole directories to a network of blocks, and files from it; streamed, bounded memory.
 
 A name says what the root is, but a stranger may have made the tree below it: every node is held
 against what its parent says, and what is wrong raises `FormatError` and names the block.
+Directories are read in trees.py.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from xorbit.config import BATCH_BLOCKS_MAX, WINDOW_BLOCKS
-from xorbit.errors import FormatError, MisuseError, NoPeersError, XorbitError
+from xorbit.errors import FormatError, MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.cid import Cid, Codec
+from xorbit.files.flow import (
+    Blocks,
+    BlocksToGet,
+    Fetcher,
+    Flow,
+    Progress,
+    PutReceipt,
+    Sink,
+    check_window,
+    in_thread,
+    naming,
+    owned_tasks,
+    silent,
+)
 from xorbit.files.local import NewFile, Source, open_source, read_pieces, size_left
+from xorbit.files.local_tree import build_source, tree_bytes
+from xorbit.files.tree import Found
 from xorbit.files.unixfs import DEPTH_MAX, Child, FileNode, build_file, parse_file_node
 from xorbit.ids import Id
-from xorbit.items import ItemKey, Kind
-
-T = TypeVar("T")
-
-Progress = Callable[[int, int | None], object]
-"""Called on the loop with the bytes done so far, and the bytes in all where they are known."""
-
-Sink = Callable[[bytes], object]
-"""Called on a worker thread, never twice at once, with the bytes of the file in order."""
-
-
-class PutReceipt(Protocol):
-    """What `store_block` answers; more than this is not looked at."""
-
-    @property
-    def holders(self) -> tuple[Id, ...]:
-        """The nodes that hold the block."""
-        ...
-
-    @property
-    def not_kept(self) -> str:
-        """Why it is not pinned here; "" where it is."""
-        ...
-
-
-class BlocksToGet(Protocol):
-    """Where blocks come from: a node, or a fake."""
-
-    async def get_block(self, key: ItemKey) -> bytes:
-        """Return the bytes of a block, proved by its hash, at most 65,536.
-
-        Raises:
-            XorbitError: it could not be had.
-        """
-        ...
-
-
-class Blocks(BlocksToGet, Protocol):
-    """Where blocks go to as well."""
-
-    async def store_block(self, data: bytes, kind: Kind) -> PutReceipt:
-        """Store a block and say who holds it.
-
-        Raises:
-            XorbitError: nobody does.
-        """
-        ...
+from xorbit.items import Kind
 
 
 class PutSummary(Struct, frozen=True):
-    """What became of a file that was put."""
+    """What became of a file or a directory that was put."""
 
     cid: Cid
     bytes: int
-    """The size of the file."""
+    """The size of the file, or of all files of the directory together."""
     blocks: int
     """How many blocks were put; one that occurs twice in the file counts twice."""
     holders: tuple[Id, ...]
@@ -111,20 +78,63 @@ async def put_file(
         WorldError: the source cannot be read.
         XorbitError: whatever `store_block` raised.
     """
-    _check_window(window)
+    check_window(window)
     with ExitStack() as stack:
-        file = await _in_thread(lambda: stack.enter_context(open_source(source)))
-        total = await _in_thread(lambda: size_left(file))
+        file = await in_thread(lambda: stack.enter_context(open_source(source)))
+        total = await in_thread(lambda: size_left(file))
         what = str(source) if isinstance(source, Path) else "what was given"
-        put = _Put(blocks, kind, window, progress or _silent, total, what)
+        put = _Put(blocks, window, progress or silent, total, what)
         return await put.run(build_file(read_pieces(file), kind))
+
+
+async def put_tree(
+    blocks: Blocks,
+    path: Path,
+    *,
+    kind: Kind = Kind.BLOCK_BLAKE3_256,
+    window: int = WINDOW_BLOCKS,
+    progress: Progress | None = None,
+) -> PutSummary:
+    """Store a directory with everything in it, or a file, as `put_file` does; the root comes last.
+
+    Raises:
+        MisuseError: nothing is there; or as `build_source`.
+        WorldError: a part of it cannot be read.
+        XorbitError: whatever `store_block` raised.
+    """
+    check_window(window)
+    total = await in_thread(lambda: tree_bytes(path))
+    put = _Put(blocks, window, progress or silent, total, str(path))
+    return await put.run(build_source(path, kind))
+
+
+async def put_blocks(
+    blocks: Blocks,
+    made: Iterator[tuple[Cid, bytes]],
+    what: str,
+    *,
+    window: int = WINDOW_BLOCKS,
+    progress: Progress | None = None,
+) -> PutSummary:
+    """Store blocks that are made already, at least one; the last one counts as the root.
+
+    Args:
+        blocks: Where to.
+        made: The blocks with their names; asked on a worker thread.
+        what: What they are of, as errors name it.
+        window: How many are in flight.
+        progress: Told of the bytes of raw blocks.
+
+    Raises:
+        XorbitError: whatever `store_block` or `made` raised.
+    """
+    return await _Put(blocks, window, progress or silent, None, what).run(made)
 
 
 class _Put:
     def __init__(
         self,
         blocks: Blocks,
-        kind: Kind,
         window: int,
         progress: Progress,
         total: int | None,
@@ -132,7 +142,6 @@ class _Put:
     ) -> None:
         self._blocks = blocks
         self._what = what
-        self._kind = kind
         self._slots = asyncio.Semaphore(window)
         self._ahead = min(window, BATCH_BLOCKS_MAX)
         self._progress = progress
@@ -145,12 +154,12 @@ class _Put:
     async def run(self, made: Iterator[tuple[Cid, bytes]]) -> PutSummary:
         last: tuple[Cid, asyncio.Task[tuple[Id, ...]]] | None = None
         self._progress(0, self._total)
-        async with _owned_tasks() as tasks:
-            while batch := await _in_thread(lambda: list(islice(made, self._ahead))):
+        async with owned_tasks() as tasks:
+            while batch := await in_thread(lambda: list(islice(made, self._ahead))):
                 for cid, data in batch:
                     await self._slots.acquire()
                     last = cid, tasks.create_task(self._put(cid, data))
-        assert last is not None, "every file has a root"
+        assert last is not None, "everything has a root"
         root, stored = last
         holders = stored.result()
         fewest, not_kept = self._fewest, self._not_kept
@@ -159,7 +168,7 @@ class _Put:
 
     async def _put(self, cid: Cid, data: bytes) -> tuple[Id, ...]:
         try:
-            with _naming(f"cannot store {self._what}"):
+            with naming(f"cannot store {self._what}"):
                 receipt = await self._store(cid, data)
         finally:
             self._slots.release()
@@ -174,7 +183,7 @@ class _Put:
 
     async def _store(self, cid: Cid, data: bytes) -> PutReceipt:
         try:
-            return await self._blocks.store_block(data, self._kind)
+            return await self._blocks.store_block(data, cid.key.kind)
         except NoPeersError:
             raise  # of no one block
         except XorbitError as error:
@@ -183,40 +192,48 @@ class _Put:
 
 # --- Get ----------------------------------------------------------------------------------------
 
+WHOLE = (0, None)
+Range = tuple[int, int | None]
+"""From which byte on, and before which; None is the end of the file."""
+
 
 async def get_file(
     blocks: BlocksToGet,
-    cid: Cid,
+    file: Cid | Found,
     sink: Sink,
     *,
     window: int = WINDOW_BLOCKS,
     progress: Progress | None = None,
+    part: Range = WHOLE,
 ) -> int:
-    """Fetch a file, hand its bytes to `sink` in order and return how many they were.
+    """Fetch a file, or a part, hand the bytes to `sink` in order and return how many they were.
 
     At most `window` leaves are in flight or waiting for their turn; besides them memory holds only
-    the nodes on the way from the root to the leaf that is asked for next. When this call is over,
-    `sink` is not called any more.
+    the nodes on the way from the root to the leaf that is asked for next. Leaves outside of the
+    part are not fetched. When this call is over, `sink` is not called any more.
 
     A few blocks may honestly describe an enormous file: `progress` is told the size before the
     first byte is written, and may raise to stop.
 
     Raises:
-        MisuseError: a window below 1.
+        MisuseError: a window below 1, or a part that begins behind the file's end.
         FormatError: a block is no part of a file, or not what its parent says; names the block.
         XorbitError: whatever `get_block` raised, with the name of the block.
     """
-    _check_window(window)
-    return await _Get(blocks, cid, sink, window, progress or _silent).run()
+    check_window(window)
+    cid = file.cid if isinstance(file, Found) else file
+    fetcher = Fetcher(blocks, cid, window=window)
+    return await _Get(fetcher, file, sink, window, progress or silent, part).run()
 
 
 async def get_to_path(
     blocks: BlocksToGet,
-    cid: Cid,
+    cid: Cid | Found,
     path: Path,
     *,
     window: int = WINDOW_BLOCKS,
     progress: Progress | None = None,
+    part: Range = WHOLE,
 ) -> int:
     """Fetch a file to a path and return its size; the path shows the whole file or what was there.
 
@@ -230,9 +247,9 @@ async def get_to_path(
     """
     file = NewFile(path)
     try:
-        await _in_thread(file.open)
-        size = await get_file(blocks, cid, file.write, window=window, progress=progress)
-        await _in_thread(file.commit)
+        await in_thread(file.open)
+        size = await get_file(blocks, cid, file.write, window=window, progress=progress, part=part)
+        await in_thread(file.commit)
         return size
     finally:
         file.discard()
@@ -240,56 +257,111 @@ async def get_to_path(
 
 class _Get:
     def __init__(
-        self, blocks: BlocksToGet, root: Cid, sink: Sink, window: int, progress: Progress
+        self,
+        fetcher: Fetcher,
+        file: Cid | Found,
+        sink: Sink,
+        window: int,
+        progress: Progress,
+        part: Range,
     ) -> None:
-        self._blocks = blocks
-        self._root = root
+        self._fetcher = fetcher
+        self._file = file
         self._sink = sink
+        self._window = window
         self._progress = progress
-        self._slots = asyncio.Semaphore(window)
-        self._leaves: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        self._start, self._end = part
         self._done = 0
         self._total = 0
 
     async def run(self) -> int:
-        if self._root.codec is Codec.RAW:
-            data = await self._fetch(self._root)
-            self._started(len(data))
-            await self._write([data])
+        cid = self._file if isinstance(self._file, Cid) else self._file.cid
+        if cid.codec is Codec.RAW:
+            data = await self._fetcher.fetch(cid)
+            start, end = self._started(len(data))
+            if piece := data[start:end]:
+                await in_thread(lambda: self._sink(piece))
+                self._tell(len(piece))
             return self._done
-        node = await self._node(self._root)
-        self._started(node.size)
-        async with _owned_tasks() as tasks:
-            tasks.create_task(self._deliver())
-            await self._walk(tasks, node, depth=1)
-            self._leaves.put_nowait(None)
+        root = await self._root(cid)
+        start, end = self._started(root.size)
+        async with owned_tasks() as tasks:
+            flow = Flow(tasks, self._window, self._tell)
+            tasks.create_task(flow.deliver())
+            await FileParts(self._fetcher, flow, cid, self._sink).pour(root, start, end)
+            await flow.end()
         return self._done
 
-    def _started(self, total: int) -> None:
-        self._total = total
-        self._progress(0, total)
+    async def _root(self, cid: Cid) -> FileNode:
+        if isinstance(self._file, Cid):
+            return await file_root(self._fetcher, cid)
+        if not isinstance(self._file.node, FileNode):
+            raise NotFoundError(f"{cid} is no file")
+        return self._file.node
 
-    async def _walk(self, tasks: asyncio.TaskGroup, node: FileNode, depth: int) -> None:
-        # Runs ahead of the delivery by as many leaves as there are slots.
+    def _started(self, size: int) -> tuple[int, int]:
+        end = size if self._end is None else min(self._end, size)
+        if self._start > size:
+            raise MisuseError(f"expected a part of a file of {size:,} bytes, got {self._start:,}-")
+        self._total = max(end - self._start, 0)
+        self._progress(0, self._total)
+        return self._start, end
+
+    def _tell(self, count: int) -> None:
+        self._done += count
+        self._progress(self._done, self._total)
+
+
+async def file_root(fetcher: Fetcher, cid: Cid) -> FileNode:
+    """Return the root node of a file of several leaves.
+
+    Raises:
+        FormatError: it is none; names the block.
+        XorbitError: whatever `get_block` raised.
+    """
+    data = await fetcher.fetch(cid)
+    with naming(f"block {cid} of file {cid}"):
+        return await in_thread(lambda: parse_file_node(data))
+
+
+class FileParts:
+    """The leaves of one file, poured into a flow; each is held against what its parent says."""
+
+    def __init__(self, fetcher: Fetcher, flow: Flow, root: Cid, sink: Sink) -> None:
+        """Pour the leaves of the file `root`; `sink` gets them."""
+        self._fetcher = fetcher
+        self._flow = flow
+        self._root = root
+        self._sink = sink
+
+    async def pour(self, node: FileNode, start: int, end: int, depth: int = 1) -> None:
+        """Pour the bytes from `start` to before `end` of a node, and fetch nothing else."""
+        at = 0
         for child in node.children:
-            if child.cid.codec is Codec.RAW:
-                await self._slots.acquire()
-                self._leaves.put_nowait(tasks.create_task(self._leaf(child)))
-            else:
-                await self._walk(tasks, await self._inner(child, depth + 1), depth + 1)
+            if at + child.size > start and at < end:
+                await self._child(child, max(start - at, 0), min(end - at, child.size), depth)
+            at += child.size
 
-    async def _leaf(self, child: Child) -> bytes:
-        data = await self._fetch(child.cid)
+    async def _child(self, child: Child, start: int, end: int, depth: int) -> None:
+        if child.cid.codec is Codec.RAW:
+            await self._flow.block(lambda: self._leaf(child, start, end), self._sink)
+        else:
+            node = await self._inner(child, depth + 1)
+            await self.pour(node, start, end, depth + 1)
+
+    async def _leaf(self, child: Child, start: int, end: int) -> bytes:
+        data = await self._fetcher.fetch(child.cid)
         if len(data) != child.size:
             raise self._lie(child, len(data))
-        return data
+        return data if end - start == child.size else data[start:end]
 
     async def _inner(self, child: Child, depth: int) -> FileNode:
+        what = f"block {child.cid} of file {self._root}"
         if depth > DEPTH_MAX:  # also what ends a circle
-            raise FormatError(
-                f"block {child.cid} of file {self._root}: deeper than {DEPTH_MAX} levels"
-            )
-        node = await self._node(child.cid)
+            raise FormatError(f"{what}: deeper than {DEPTH_MAX} levels")
+        data = await self._fetcher.fetch(child.cid)
+        with naming(what):
+            node = await in_thread(lambda: parse_file_node(data))
         if node.size != child.size:
             raise self._lie(child, node.size)
         return node
@@ -299,85 +371,3 @@ class _Get:
             f"block {child.cid} of file {self._root}: "
             f"its parent says {child.size} bytes, it holds {size}"
         )
-
-    async def _node(self, cid: Cid) -> FileNode:
-        data = await self._fetch(cid)
-        with _naming(f"block {cid} of file {self._root}"):
-            return await _in_thread(lambda: parse_file_node(data))
-
-    async def _fetch(self, cid: Cid) -> bytes:
-        part = "" if cid == self._root else f"block {cid} of file "
-        with _naming(f"cannot get {part}{self._root}"):
-            return await self._blocks.get_block(cid.key)
-
-    async def _deliver(self) -> None:
-        # Leaves that came together are written together; it never waits with any in hand.
-        batch: list[bytes] = []
-        while leaf := await self._leaves.get():
-            if not leaf.done():
-                await self._flush(batch)
-            batch.append(await leaf)
-            if self._leaves.empty():
-                await self._flush(batch)
-        await self._flush(batch)
-
-    async def _flush(self, batch: list[bytes]) -> None:
-        await self._write(batch)
-        for _ in batch:
-            self._slots.release()
-        batch.clear()
-
-    async def _write(self, batch: list[bytes]) -> None:
-        if batch:
-            await _in_thread(lambda: _write_all(self._sink, batch))
-            self._done += sum(map(len, batch))
-            self._progress(self._done, self._total)
-
-
-def _write_all(sink: Sink, batch: list[bytes]) -> None:
-    for data in batch:
-        sink(data)
-
-
-# --- Both ---------------------------------------------------------------------------------------
-
-
-def _silent(done: int, total: int | None) -> None:
-    """Tell nobody."""
-
-
-def _check_window(window: int) -> None:
-    if window < 1:
-        raise MisuseError(f"expected a window of at least 1 block, got {window}")
-
-
-@contextmanager
-def _naming(what: str) -> Generator[None]:
-    """Put what was being done before an error's message; its kind, and so its blame, stays."""
-    try:
-        yield
-    except XorbitError as error:
-        raise type(error)(f"{what}: {error}") from error
-
-
-@asynccontextmanager
-async def _owned_tasks() -> AsyncGenerator[asyncio.TaskGroup]:
-    """A task group whose first failure comes out as itself instead of in an ExceptionGroup."""
-    first: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            yield tasks
-    except BaseExceptionGroup as failures:
-        first = failures.exceptions[0]
-    if first is not None:  # raised out here, or it would have itself in its context
-        raise first
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run blocking work on a worker thread. When cancelled, wait for it first: it has our files."""
-    running = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

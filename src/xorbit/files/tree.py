@@ -47,6 +47,11 @@ class Found(Struct, frozen=True):
         return isinstance(self.node, (Directory, Shard))
 
 
+def is_file(found: Found) -> bool:
+    """Return whether it is a file, of one leaf or of several."""
+    return found.node is None or isinstance(found.node, FileNode)
+
+
 class Entry(Struct, frozen=True):
     """A place in a tree, as a walk comes by it; the root has no names in its path."""
 
@@ -316,17 +321,32 @@ def all_blocks(root: Cid, seen: SeenBlocks | None = None) -> Generator[Want, byt
             block.
     """
     seen = seen or SeenBlocks()
-    levels = [iter((root,))]
+    levels = [_Row((root,))]
     while levels:
-        cid = next(levels[-1], None)
+        cid = levels[-1].next()
         if cid is None:
             levels.pop()
         elif seen.add(cid):
-            data = yield Want(cid)
+            data = yield Want(cid, levels[-1].ahead())
             if cid.codec is not Codec.RAW:
                 if len(levels) > TREE_BLOCKS_DEPTH_MAX:
                     raise FormatError(f"block {cid}: deeper than {TREE_BLOCKS_DEPTH_MAX} blocks")
-                levels.append(iter(children(cid, data)))
+                levels.append(_Row(children(cid, data)))
+
+
+class _Row:
+    """The children of one node, one after the other."""
+
+    def __init__(self, cids: tuple[Cid, ...]) -> None:
+        self._cids = cids
+        self._at = 0
+
+    def next(self) -> Cid | None:
+        self._at += 1
+        return self._cids[self._at - 1] if self._at <= len(self._cids) else None
+
+    def ahead(self) -> tuple[Cid, ...]:
+        return self._cids[self._at : self._at + AHEAD_BLOCKS_MAX]
 
 
 def children(cid: Cid, data: bytes) -> tuple[Cid, ...]:

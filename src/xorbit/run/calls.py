@@ -1,12 +1,11 @@
 """What may be asked of a node by those who use it.
 
 `Calls` is what `api.Node` and `control_client.ControlClient` both are, so that a command takes
-either. No sockets, no files and no state of its own here.
+either; what it has of files and directories is in file_calls.py. No sockets, no files and no state of its own here.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -21,10 +20,8 @@ from xorbit.core.trace import Event
 from xorbit.errors import (
     MisuseError,
 )
-from xorbit.files import transfer
-from xorbit.files.cid import Cid, Codec, parse_cid
-from xorbit.files.local import Source
-from xorbit.files.transfer import Progress, PutSummary, Sink
+from xorbit.files.cid import Cid, Codec
+from xorbit.files.flow import Progress
 from xorbit.ids import ID_BYTES, Guid, Id
 from xorbit.items import (
     PUBLIC_KEY_BYTES,
@@ -42,12 +39,13 @@ from xorbit.items import (
 from xorbit.keys import UserKey
 from xorbit.pins import Kept, Order, Root, Told
 from xorbit.run import pinning
+from xorbit.run.file_calls import FileCalls
+from xorbit.run.file_calls import Name as Name
+from xorbit.run.file_calls import cid_from as cid_from
 from xorbit.run.publish import PublishReceipt, publish
 from xorbit.store.base import Usage
 from xorbit.wire.message import Receipt
 
-Name = str | Cid | ItemKey
-"""What a block or a file is asked for by: its CID, parsed or not, or its key."""
 Target = str | Id | Address
 """A node: its id (32 bytes, or in hex), or an address ("host:port", or parsed)."""
 Key = str | bytes
@@ -115,14 +113,14 @@ class NodeStatus(Struct, frozen=True):
         return "failing" if self.timeout_rate >= TIMEOUT_RATE_FAILING else "ok"
 
 
-class Calls(ABC):
+class Calls(FileCalls):
     """What a local caller may ask of a node; files are made of the blocks that it puts and gets."""
 
     @abstractmethod
     async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block as a part of something, pinned but under no name; `put_block` raises.
+        """Store a block as a part of something, pinned but under no name; raises as `put_block`.
 
-        What is stored so is let go of by `gc` unless it belongs to something that is kept.
+        Nodes that have it already are not sent it again. What is stored so is let go of by `gc` unless it belongs to something that is kept.
         """
 
     @abstractmethod
@@ -320,30 +318,15 @@ class Calls(ABC):
         assert isinstance(found, ConnectionItem), "the key is that of a connection item"
         return found
 
-    async def put_file(
-        self,
-        source: Source,
-        *,
-        kind: Kind = Kind.BLOCK_BLAKE3_256,
-        progress: Progress | None = None,
-    ) -> PutSummary:
-        """Store a file (bytes, a path or an open file) and say its name and who holds it.
-
-        Raises:
-            MisuseError: no such file.
-            XorbitError: a block could not be stored, as `put_block`.
-        """
-        return await pinning.put_file(self, self, source, kind, progress)
-
     async def pins(self) -> tuple[Kept, ...]:
-        """Return what is kept here: files and blocks put or pinned, records published or pinned.
+        """Return what is kept here: files and directories put or pinned, records of either kind.
 
         What is joining is being pinned, what is leaving is being let go of.
         """
         return await pinning.all_roots(self)
 
     async def pin(self, name: Name, salt: bytes = b"", *, progress: Progress | None = None) -> Root:
-        """Fetch what is missing of a file, or of the record under a public key, and keep it.
+        """Fetch what is missing of a file, a directory, or a public key's record, and keep it.
 
         Raises:
             MisuseError: not a name.
@@ -354,51 +337,6 @@ class Calls(ABC):
         root = pinning.root_from(name, salt)
         item = await self.get_signed(root.key) if root.is_record else None
         return await pinning.pin(self, root, item=item, progress=progress)
-
-    async def get_file(self, name: Name, *, progress: Progress | None = None) -> bytes:
-        """Return the bytes of a file that fits in memory; see `get_file_to` for larger ones.
-
-        Raises:
-            FormatError: what the name names is no file.
-            XorbitError: a block could not be had, as `get_block`.
-        """
-        parts: list[bytes] = []
-        await self.get_file_to(name, parts.append, progress=progress)
-        return b"".join(parts)
-
-    async def get_file_to(
-        self, name: Name, to: Path | Sink, *, progress: Progress | None = None
-    ) -> int:
-        """Fetch a file to a path, whole or not at all, or piece by piece to a function.
-
-        Returns:
-            The size in bytes.
-
-        Raises:
-            WorldError: the disk is full or failed.
-            XorbitError: as `get_file`.
-        """
-        cid = cid_from(name)
-        if isinstance(to, Path):
-            return await transfer.get_to_path(self, cid, to, progress=progress)
-        return await transfer.get_file(self, cid, to, progress=progress)
-
-
-def cid_from(name: Name) -> Cid:
-    """Return the CID of a name in any of its forms; of a bare key, that of raw bytes.
-
-    Raises:
-        MisuseError: text that is no CID, or what is no name at all.
-    """
-    match name:
-        case str():
-            return parse_cid(name)
-        case ItemKey():
-            return Cid(Codec.RAW, name)
-        case Cid():
-            return name
-        case _:  # callers without types
-            raise MisuseError(f"expected a name (text, Cid or ItemKey), got {name!r:.80}")
 
 
 def target_from(target: Target) -> Id | Address:

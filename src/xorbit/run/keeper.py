@@ -1,10 +1,11 @@
 """The keeper: lets go of pins that no root of the home needs, whatever else goes on.
 
-Which blocks a file is made of stands in its inner nodes. What another root needs is found by going
-through the inner nodes of all others, for a bounded number of pins at a time; the store refuses to
-let go where a root came meanwhile, and then the new ones are gone through as well. A root that is
-let go of is marked first and forgotten last, its leaves before the nodes that name them: who is
-killed in between goes on later where it was, and the worst that remains is a pin too many.
+Which blocks a file or a directory is made of stands in its inner nodes. What another root needs is
+found by going through the inner nodes of all others, for a bounded number of pins at a time; the
+store refuses to let go where a root came meanwhile, and then the new ones are gone through as well.
+A root that is let go of is marked first and forgotten last, its leaves before the nodes that name
+them: who is killed in between goes on later where it was, and the worst that remains is a pin too
+many.
 """
 
 import asyncio
@@ -15,13 +16,14 @@ from typing import Protocol
 
 from xorbit.config import (
     LEDGER_ROWS_MAX,
-    TREE_NODES_SEEN_MAX,
+    TREE_BLOCKS_DEPTH_MAX,
+    TREE_NODES_MAX,
     UNPIN_BATCH_KEYS_MAX,
     UNPIN_KEYS_MAX,
 )
 from xorbit.errors import FormatError, NotFoundError, WorldError
-from xorbit.files.cid import Codec
-from xorbit.files.unixfs import DEPTH_MAX, Child, parse_file_node
+from xorbit.files.cid import Cid, Codec
+from xorbit.files.tree import children
 from xorbit.items import ItemKey
 from xorbit.pins import (
     NOTHING,
@@ -37,6 +39,9 @@ from xorbit.pins import (
     root_name,
 )
 from xorbit.run.pinning import name_of
+
+TREE_NAME_BYTES = 16
+"""How much of a node's hash is remembered: nobody finds two that agree in so much."""
 
 
 class Home(Protocol):
@@ -176,7 +181,7 @@ class Keeper:
         """
         if root.tree:
             walk = _Walk(self._home, root, lenient=lenient)
-            async with aclosing(walk.below(root.key, 1)) as keys:
+            async with aclosing(walk.below(root.key)) as keys:
                 async for key in keys:
                     yield key
         yield root.key
@@ -189,24 +194,36 @@ class _Walk:
         self._home = home
         self._root = root
         self._lenient = lenient
-        self._seen: dict[ItemKey, None] = {}
+        self._seen: dict[bytes, None] = {}
 
-    async def below(self, key: ItemKey, depth: int) -> AsyncGenerator[ItemKey]:
-        if depth > DEPTH_MAX or key in self._seen:
-            return
-        if len(self._seen) < TREE_NODES_SEEN_MAX:
-            self._seen[key] = None
-        for child in await self._children(key):
-            if child.cid.codec is Codec.DAG_PB:
-                async with aclosing(self.below(child.cid.key, depth + 1)) as keys:
-                    async for each in keys:
-                        yield each
-            yield child.cid.key
+    async def below(self, key: ItemKey) -> AsyncGenerator[ItemKey]:
+        """Give all that is below a node, each node behind what it names."""
+        levels = [_Row(key, await self._children(key))]
+        while levels:
+            child = next(levels[-1].rest, None)
+            if child is None:
+                done = levels.pop()
+                if levels:
+                    yield done.key
+            elif child.codec is Codec.RAW:
+                yield child.key
+            elif self._is_new(child.key) and len(levels) <= TREE_BLOCKS_DEPTH_MAX:
+                levels.append(_Row(child.key, await self._children(child.key)))
+            else:
+                yield child.key
 
-    async def _children(self, key: ItemKey) -> tuple[Child, ...]:
+    def _is_new(self, key: ItemKey) -> bool:
+        name = bytes((key.kind,)) + key.id[:TREE_NAME_BYTES]
+        if name in self._seen:
+            return False
+        if len(self._seen) < TREE_NODES_MAX:  # of others' trees, no larger ones are pinned
+            self._seen[name] = None
+        return True
+
+    async def _children(self, key: ItemKey) -> tuple[Cid, ...]:
         try:
             data = await self._home.get_block(key)
-            node = await asyncio.to_thread(parse_file_node, data)
+            return await asyncio.to_thread(children, Cid(Codec.DAG_PB, key), data)
         except FormatError:
             return ()  # whoever pinned it got no further either
         except WorldError as error:
@@ -216,4 +233,11 @@ class _Walk:
                 f"what is no longer needed cannot be told while a part of {name_of(self._root)} "
                 f"is missing ({error}): get that back, or unpin it as well"
             ) from error
-        return node.children
+
+
+class _Row:
+    """A node that a walk is in, and those of its children that it has not come to."""
+
+    def __init__(self, key: ItemKey, children: tuple[Cid, ...]) -> None:
+        self.key = key
+        self.rest = iter(children)

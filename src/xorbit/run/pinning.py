@@ -4,18 +4,23 @@ Works over the calls of a node, so that it is the same in its own process and ov
 What another root still needs when one is let go of is keeper.py's. No sockets and no state here.
 """
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 from xorbit.config import LEDGER_ROWS_MAX
 from xorbit.errors import MisuseError, WorldError, XorbitError
-from xorbit.files import transfer
-from xorbit.files.cid import Cid, Codec, parse_cid
+from xorbit.files import transfer, trees
+from xorbit.files.cid import Cid, Codec, Place, parse_cid
+from xorbit.files.flow import Blocks, Progress
 from xorbit.files.local import Source
-from xorbit.files.transfer import Blocks, Progress, PutSummary
-from xorbit.ids import ID_BYTES
+from xorbit.files.transfer import PutSummary
+from xorbit.files.unixfs import FileNode
+from xorbit.ids import ID_BYTES, Id
 from xorbit.items import Block, Item, ItemKey, Kind, Record, key_of, record_key
 from xorbit.pins import NOTHING, AddRoot, Kept, LeaveRoot, Order, Root, ScanRoots, Told, root_name
 
@@ -101,9 +106,57 @@ async def put_file(
     """
     seen = (await pins.tend(NOTHING)).unpins
     done = await transfer.put_file(blocks, source, kind=kind, progress=progress)
-    root = Root(done.cid.key, tree=done.cid.codec is Codec.DAG_PB, size=done.bytes)
+    return await _settled(pins, done, seen)
+
+
+async def put_tree(
+    pins: Pins, blocks: Blocks, path: Path, kind: Kind, progress: Progress | None
+) -> PutSummary:
+    """Put a directory or a file, and note it as a root, as `put_file` does."""
+    seen = (await pins.tend(NOTHING)).unpins
+    done = await transfer.put_tree(blocks, path, kind=kind, progress=progress)
+    return await _settled(pins, done, seen, is_directory=await asyncio.to_thread(path.is_dir))
+
+
+async def _settled(
+    pins: Pins, done: PutSummary, seen: int, *, is_directory: bool = False
+) -> PutSummary:
+    tree = done.cid.codec is Codec.DAG_PB
+    root = Root(done.cid.key, tree=tree, size=done.bytes, is_directory=is_directory)
     not_kept = done.not_kept or await settle(pins, root, seen)
     return msgspec.structs.replace(done, not_kept=not_kept)
+
+
+class ImportSummary(Struct, frozen=True):
+    """What became of a CAR that was imported."""
+
+    roots: tuple[Cid, ...]
+    bytes: int
+    """Of its raw blocks, together."""
+    blocks: int
+    holders_min: int
+    """How many nodes hold the block that the fewest hold; `fewest` says which."""
+    fewest: tuple[Id, ...]
+    not_kept: str = ""
+    """Why it is not kept and refreshed from here; "" where it is."""
+
+
+async def import_car(
+    pins: Pins, blocks: Blocks, source: Source, progress: Progress | None
+) -> ImportSummary:
+    """Put the blocks of a CAR, then pin each of its roots; what the CAR lacks of them is fetched.
+
+    Raises:
+        NotFoundError: a part of a root is neither in the CAR nor anywhere else.
+        XorbitError: as `trees.import_car`.
+    """
+    roots, done = await trees.import_car(blocks, source, progress=progress)
+    if not done.not_kept:
+        for cid in roots:
+            await pin(pins, root_from(cid))
+    return ImportSummary(
+        roots, done.bytes, done.blocks, done.holders_min, done.fewest, done.not_kept
+    )
 
 
 async def settle(pins: Pins, root: Root, seen: int | None = None, item: Item | None = None) -> str:
@@ -155,8 +208,12 @@ async def _pin_items(pins: Pins, root: Root, item: Item | None, progress: Progre
         found = await pins.keep(root.key, item)
         assert isinstance(found, Record), "the key is that of a record"
         return root_of(found)
-    size = await transfer.get_file(_Keeping(pins), cid_of(root), _drop, progress=progress)
-    return msgspec.structs.replace(root, size=size)
+    blocks, cid = _Keeping(pins), cid_of(root)
+    found = await trees.find(blocks, Place(cid))
+    total = found.node.size if isinstance(found.node, FileNode) else None
+    size = await trees.fetch_all(blocks, cid, progress=progress, total=total)
+    size = size if total is None else total
+    return msgspec.structs.replace(root, size=size, is_directory=found.is_directory)
 
 
 class _Keeping:
@@ -169,7 +226,3 @@ class _Keeping:
         found = await self._pins.keep(key)
         assert isinstance(found, Block), "the key is that of a block"
         return found.data
-
-
-def _drop(_: bytes) -> None:
-    """Take the bytes of a file that is only to be pinned."""

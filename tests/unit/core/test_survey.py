@@ -14,6 +14,7 @@ from xorbit.items import Address, Contact
 from xorbit.wire.message import Closest, Envelope, FindClosest, Refused
 
 CALM = Limits(
+    survey_s_min=1.0,
     maintenance_interval_s=1e6,
     look_around_s_min=1e6,
     look_around_s_max=1e6,
