@@ -39,7 +39,7 @@ def events(node: Node) -> list[str]:
 def test_nodes_that_join_through_one_address_all_come_to_know_all(count: int) -> None:
     world = World(count)
     nodes = world.network(count)
-    world.run(40.0)
+    world.run(60.0)
     for node in nodes:
         others = {other.id: other for other in nodes if other is not node}
         count = node.limits.neighbours_connected
