@@ -36,15 +36,13 @@ def keep_up(state: State) -> None:
     addresses, limits = published_addresses(state), state.limits
     if not addresses or (told.at and state.now < told.at + limits.announce_again_s_min):
         return
-    moved = addresses != told.addresses or told.item is None
-    holders = _holders(state)
+    holders, item = _holders(state), told.item
     is_time = ("announce", None) not in state.timers
-    if moved or is_time or told.in_doubt:
+    if item is None or addresses != told.addresses or is_time or told.in_doubt:
         _read(state, addresses, holders, put=is_time)
     elif holders != told.holders and state.now >= told.at + limits.newcomer_delay_s:
         _note(state, addresses, holders)
-        if told.item is not None:
-            _put(state, told.item)
+        _put(state, item)
 
 
 def handle_signed(state: State, job: ConnectionSigned) -> None:

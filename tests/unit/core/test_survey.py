@@ -137,6 +137,24 @@ def test_one_round_takes_a_bounded_number_of_questions_and_the_next_is_slower() 
     assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0])
 
 
+def test_a_network_that_has_grown_is_surveyed_again_as_fast() -> None:
+    world = World()
+    one, other = surveyor(world)
+    answering(other)
+    state = one.machine.state
+    world.run(SURVEY_QUESTIONS_MAX * 1.0 + 2.0)
+    assert state.survey.wait_s == 2.0
+    for _ in range(3):
+        another = world.node(limits=CALM)
+        another.listen()
+        answering(another)
+        world.outcome(one, one.connect(another))
+    world.run(SURVEY_QUESTIONS_MAX * 2.0)
+    assert state.survey.wait_s == 1.0
+    world.run(SURVEY_QUESTIONS_MAX * 1.0)
+    assert state.survey.wait_s == 2.0
+
+
 def test_rounds_do_not_ask_for_the_same_points_again() -> None:
     """Else what lies between them would never be asked for."""
     world = World()
