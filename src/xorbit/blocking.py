@@ -7,21 +7,26 @@ Each method hands one of `api.Node` to its loop and waits; nothing is decided he
 """
 
 import asyncio
+import io
 import logging
 import threading
 from collections.abc import Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from xorbit.api import Node
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
 from xorbit.errors import StoppedError, XorbitError
+from xorbit.files.flow import Progress, Sink
+from xorbit.files.listing import EntryInfo
 from xorbit.files.local import Source
-from xorbit.files.transfer import Progress, PutSummary, Sink
+from xorbit.files.new_tree import Written
+from xorbit.files.reader import FileReader
+from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.ids import Guid, Id
 from xorbit.items import (
     ConnectionItem,
@@ -39,8 +44,13 @@ from xorbit.run.calls import (
     PutReceipt,
     Target,
 )
+from xorbit.run.file_calls import PlaceName
 from xorbit.run.loop import run
+from xorbit.run.pinning import ImportSummary
 from xorbit.run.publish import PublishReceipt
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 log = logging.getLogger("xorbit")
 T = TypeVar("T")
@@ -105,16 +115,73 @@ class BlockingNode:
         kind: Kind = Kind.BLOCK_BLAKE3_256,
         progress: Progress | None = None,
     ) -> PutSummary:
-        """Store a file and say its name and who holds it; see `Calls`."""
+        """Store a file and say its name and who holds it; see `FileCalls`."""
         return self._do(self._node.put_file(source, kind=kind, progress=progress))
 
-    def get_file(self, name: Name, *, progress: Progress | None = None) -> bytes:
-        """Return the bytes of a file that fits in memory; see `Calls`."""
-        return self._do(self._node.get_file(name, progress=progress))
+    def put_tree(
+        self,
+        path: Path,
+        *,
+        kind: Kind = Kind.BLOCK_BLAKE3_256,
+        progress: Progress | None = None,
+    ) -> PutSummary:
+        """Store a directory with everything in it, or a file; see `FileCalls`."""
+        return self._do(self._node.put_tree(path, kind=kind, progress=progress))
 
-    def get_file_to(self, name: Name, to: Path | Sink, *, progress: Progress | None = None) -> int:
-        """Fetch a file to a path or to a function; see `Calls`."""
-        return self._do(self._node.get_file_to(name, to, progress=progress))
+    def get_file(
+        self, name: PlaceName, *, progress: Progress | None = None, part: Range = WHOLE
+    ) -> bytes:
+        """Return the bytes of a file, or a part, that fits in memory; see `FileCalls`."""
+        return self._do(self._node.get_file(name, progress=progress, part=part))
+
+    def get_file_to(
+        self,
+        name: PlaceName,
+        to: Path | Sink,
+        *,
+        progress: Progress | None = None,
+        part: Range = WHOLE,
+    ) -> int:
+        """Fetch a file, or a part, to a path or to a function; see `FileCalls`."""
+        return self._do(self._node.get_file_to(name, to, progress=progress, part=part))
+
+    def get_tree(self, name: PlaceName, path: Path, *, progress: Progress | None = None) -> Written:
+        """Fetch a directory or a file to a path; see `FileCalls`."""
+        return self._do(self._node.get_tree(name, path, progress=progress))
+
+    def ls(self, name: PlaceName) -> tuple[EntryInfo, ...]:
+        """Return what is in a directory; see `FileCalls`."""
+        return self._do(self._node.ls(name))
+
+    def stat(self, name: PlaceName) -> EntryInfo:
+        """Say what is at a place; see `FileCalls`."""
+        return self._do(self._node.stat(name))
+
+    def open(self, name: PlaceName) -> "BlockingFile":
+        """Open a file for reading anywhere in it; only what is read is fetched; see `FileCalls`.
+
+        To be wrapped in `io.BufferedReader` or `io.TextIOWrapper` where many small reads come.
+        """
+        return BlockingFile(self, self._do(self._node.open(name)))
+
+    def read_open(self, reader: FileReader, start: int, end: int) -> bytes:
+        """Return a part of an open file; `BlockingFile` stands on it."""
+        return self._do(reader.read_at(start, end))
+
+    def close_open(self, reader: FileReader) -> None:
+        """Let go of an open file, unless the node is closed, and so the file is."""
+        if self._thread.is_alive():
+            self._do(reader.close())
+
+    def export_car(
+        self, name: PlaceName, to: Path | Sink, *, progress: Progress | None = None
+    ) -> int:
+        """Write a file or a directory as a CAR; see `FileCalls`."""
+        return self._do(self._node.export_car(name, to, progress=progress))
+
+    def import_car(self, source: Source, *, progress: Progress | None = None) -> ImportSummary:
+        """Store the blocks of a CAR and pin its roots; see `FileCalls`."""
+        return self._do(self._node.import_car(source, progress=progress))
 
     def pins(self) -> tuple[Kept, ...]:
         """Return what is kept here; see `Calls`."""
@@ -212,6 +279,72 @@ class BlockingNode:
         async with self._node:
             self._started.set_result(asyncio.get_running_loop())
             await self._leave.wait()
+
+
+class BlockingFile(io.RawIOBase):
+    """An open file of the network, as Python's own binary files that are not buffered.
+
+    Made by `BlockingNode.open`; `name` is not there, `size` is in bytes.
+    """
+
+    def __init__(self, node: BlockingNode, reader: FileReader) -> None:
+        super().__init__()
+        self._node = node
+        self._reader = reader
+        self.size = reader.size
+
+    def readable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a byte, counted from the start (0), from here (1) or from the end (2); return it.
+
+        Raises:
+            MisuseError: it would be before the start.
+        """
+        self._check_open()
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return at which byte the next read begins."""
+        self._check_open()
+        return self._reader.tell()
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill a buffer with the next bytes, less at the end of the file; return how many.
+
+        Raises:
+            XorbitError: as `FileReader.read`.
+        """
+        self._check_open()
+        with memoryview(buffer).cast("B") as view:
+            start = self._reader.tell()
+            data = self._node.read_open(self._reader, start, start + len(view))
+            view[: len(data)] = data
+        return self._reader.seek(start + len(data)) - start
+
+    def readall(self) -> bytes:
+        """Return all that is left."""
+        self._check_open()
+        start = self._reader.tell()
+        data = self._node.read_open(self._reader, start, self.size)
+        self._reader.seek(start + len(data))
+        return data
+
+    def close(self) -> None:
+        """Let go of what was read ahead. May be called again."""
+        if not self.closed:
+            super().close()
+            self._node.close_open(self._reader)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
 
 
 def open_node(

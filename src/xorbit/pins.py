@@ -1,9 +1,9 @@
 """What a node keeps for its owner: roots, and the orders by which a store changes them.
 
 A root is the name of something that was put, published or pinned as a whole: a file or a directory
-(a tree of blocks, or one block) or a record. Every block of it has a pin of its own in the store; the root is
-what a user sees and lets go of. Orders travel in jobs and effects to the store, which does each of
-them whole or not at all. Pure data: no clock, no tree is read here.
+(a tree of blocks, or one block) or a record. Every block of it has a pin of its own in the store;
+the root is what a user sees and lets go of. Orders travel in jobs and effects to the store, which
+does each of them whole or not at all. Pure data: no clock, no tree is read here.
 """
 
 from typing import Annotated, Literal

@@ -13,6 +13,7 @@ import typer
 
 from xorbit import __version__
 from xorbit.cli import (
+    car,
     console,
     demo,
     find,
@@ -26,6 +27,7 @@ from xorbit.cli import (
     sim,
     tracing,
     transfer,
+    tree,
 )
 from xorbit.cli.output import EXIT_CODES_HELP, ExitCode, debugging, exit_code_of, fact, set_up_log
 
@@ -61,6 +63,11 @@ def _xorbit(
 app.command("node")(node.node)
 app.command("put")(transfer.put)
 app.command("get")(transfer.get)
+app.command("cat")(tree.cat)
+app.command("ls")(tree.ls)
+app.command("stat")(tree.stat)
+app.command("export")(car.export)
+app.command("import")(car.import_)
 app.command("cid")(transfer.cid)
 app.command("pins")(pin.pins)
 app.command("pin")(pin.pin)

@@ -25,7 +25,7 @@ from xorbit.errors import (
     WorldError,
     XorbitError,
 )
-from xorbit.files.transfer import Progress
+from xorbit.files.flow import Progress
 from xorbit.ids import Id
 from xorbit.run.loop import run
 
@@ -125,6 +125,11 @@ def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:
     if list(holders) == [own]:
         return "this node only: it is nowhere else until other nodes join"
     return f"1 node{more}" if len(holders) == 1 else f"{len(holders)} nodes{more}"
+
+
+def printable(text: str) -> str:
+    """Return a text that a stranger wrote as one line that is safe for any terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def debugging() -> bool:

@@ -111,7 +111,9 @@ def pin(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Keep a file, a directory or a record of the network: fetch what is missing, refresh it from here.
+    """Keep what is in the network, a file, a directory or a record.
+
+    What is missing is fetched, and all of it is refreshed from here.
 
     When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
     is here.

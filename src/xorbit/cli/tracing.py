@@ -8,7 +8,6 @@ import heapq
 import time
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -21,14 +20,13 @@ from xorbit.cli.options import Home, Json
 from xorbit.cli.output import fact_json, finish
 from xorbit.core.trace import Event, Operation, Step, milliseconds, operation
 from xorbit.errors import NotFoundError, XorbitError
-from xorbit.files import transfer
 from xorbit.files.cid import Cid, Codec
-from xorbit.files.local import Source
-from xorbit.files.transfer import Progress, PutReceipt, PutSummary, Sink
+from xorbit.files.flow import PutReceipt
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, ItemKey, Kind, block_key
-from xorbit.run import pinning
+from xorbit.items import Address, Item, ItemKey, Kind, block_key
+from xorbit.pins import Order, Told
 from xorbit.run.calls import Calls
+from xorbit.run.file_calls import FileCalls, Name, cid_from
 from xorbit.run.tracing import tracing
 
 T = TypeVar("T")
@@ -51,7 +49,7 @@ Trace = Annotated[
 # --- Recording ------------------------------------------------------------------------------------
 
 
-class Recorder:
+class Recorder(FileCalls):
     """Follows the operations of one command where that is wanted, and keeps the slowest.
 
         recorder = Recorder(trace, json)
@@ -59,7 +57,7 @@ class Recorder:
             found = await recorder.watch(name, calls.lookup(id))
         fact_json({**facts, **recorder.facts()})
 
-    It is itself a home of blocks, so that files go through it.
+    It is itself what files are put to and got from, so that each of their blocks is followed.
     """
 
     def __init__(self, wanted: bool, json: bool) -> None:
@@ -105,26 +103,28 @@ class Recorder:
         await self._keep(name, works)
         return result
 
-    async def store_block(self, data: bytes, kind: Kind) -> PutReceipt:
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
         """Store a block, followed."""
+        if not self._wanted:
+            return await self._at.store_block(data, kind)
         name = str(Cid(Codec.RAW, block_key(data, kind)))
         return await self.watch(name, self._at.store_block(data, kind))
 
-    async def get_block(self, key: ItemKey) -> bytes:
+    async def get_block(self, key: Name) -> bytes:
         """Return a block, followed."""
-        return await self.watch(str(Cid(Codec.RAW, key)), self._at.get_block(key))
+        return await self.watch(str(cid_from(key)), self._at.get_block(key))
 
-    async def put_file(self, source: Source, kind: Kind, progress: Progress | None) -> PutSummary:
-        """Store a file, each block followed."""
-        blocks = self if self._wanted else self._at
-        return await pinning.put_file(self._at, blocks, source, kind, progress)
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept."""
+        return await self._at.tend(order)
 
-    async def get_file_to(self, cid: Cid, to: Path | Sink, progress: Progress | None) -> int:
-        """Fetch a file, each block followed."""
-        blocks = self if self._wanted else self._at
-        if isinstance(to, Path):
-            return await transfer.get_to_path(blocks, cid, to, progress=progress)
-        return await transfer.get_file(blocks, cid, to, progress=progress)
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Find an item, unless it is given, and pin it."""
+        return await self._at.keep(key, item)
+
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let go of a root."""
+        return await self._at.unpin(name, salt)
 
     def facts(self) -> dict[str, object]:
         """Return the trace as JSON has it, to be put among a command's facts."""

@@ -1,15 +1,16 @@
-"""`xorbit put`, `get` and `cid`: files to and from the network.
+"""`xorbit put`, `get` and `cid`: files and directories to and from the network.
 
-How a file becomes blocks stands in `files`; here is only what is read, written and said.
+How they become blocks stands in `files`; here is only what is read, written and said.
 """
 
 import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
 from xorbit.api import open_calls
+from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, Stdout, output_to, parse_range
 from xorbit.cli.options import (
     Bootstrap,
     Hash,
@@ -21,34 +22,27 @@ from xorbit.cli.options import (
     read_secret,
 )
 from xorbit.cli.output import (
-    ExitCode,
     fact,
     fact_json,
     finish,
     held_by,
     human_size,
-    leave,
     progress,
-    stdout_failed,
     talk,
     warn_not_kept,
 )
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import MisuseError
-from xorbit.files.cid import parse_cid
+from xorbit.files.cid import Place, parse_place
+from xorbit.files.flow import Progress
 from xorbit.files.local import Source
 from xorbit.files.local_tree import cid_of
-from xorbit.files.transfer import PutSummary
+from xorbit.files.new_tree import Written
+from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.ids import Id
-
-STANDARD_STREAM = "-"
-LOOKED_AT_BYTES = 2_000
-"""How much of what goes to a terminal is looked at for being binary, as curl does."""
+from xorbit.run.file_calls import FileCalls
 
 PathToRead = Annotated[
-    str, typer.Argument(metavar="PATH", help="A file, or - for standard input.", show_default=False)
-]
-PathToName = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
@@ -68,7 +62,10 @@ def put(
     json: Json = False,
     trace: Trace = False,
 ) -> None:
-    """Store a file in the network and print its name.
+    """Store a file or a whole directory in the network and print its name.
+
+    A directory is stored with everything in it, hidden files too, symbolic links as they are. What
+    the network has already is not sent again: a put that was interrupted goes on where it was.
 
     The node that runs on the home does it. Without one, xorbit joins the network for as long as it
     takes: through --bootstrap, or through the peers that the home remembers.
@@ -83,7 +80,10 @@ def put(
         ):
             own = (await calls.status()).id
             with progress("put") as tell:
-                return await recorder.put_file(_source(path), hash.kind, tell), own
+                source = _source(path)
+                if isinstance(source, Path):
+                    return await recorder.put_tree(source, kind=hash.kind, progress=tell), own
+                return await recorder.put_file(source, kind=hash.kind, progress=tell), own
 
     summary, own = finish(work(), at_once=path == STANDARD_STREAM)
     if json:
@@ -108,11 +108,19 @@ def put(
 
 
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What `put` printed.")],
+    name: PlaceArgument,
     output: Annotated[
         str | None,
         typer.Option(
             "--output", "-o", metavar="PATH", help="Where to write it; - is standard output."
+        ),
+    ] = None,
+    bytes_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="A-B",
+            help="Of a file, only from byte A to byte B, the first being 0; A- is up to the end.",
         ),
     ] = None,
     bootstrap: Bootstrap = None,
@@ -122,39 +130,61 @@ def get(
     json: Json = False,
     trace: Trace = False,
 ) -> None:
-    """Fetch a file from the network to standard output, or to a path.
+    """Fetch a file from the network to standard output or a path, or a directory to a path.
 
-    A path shows the whole file or what was there before. Bytes that prove to be wrong are never
-    written.
+    A path shows the whole file or directory or what was there before. Bytes that prove to be wrong
+    are never written. For a directory there must be nothing at the path, or an empty folder; names
+    and symbolic links that lead out of it are refused.
     """
-    cid = parse_cid(name.strip())  # blanks come with what is copied from a page
-    if output == "":
-        raise MisuseError("expected a path to write to after -o, got nothing")
-    to_path = output is not None and output != STANDARD_STREAM
-    if json and not to_path:
+    place, part, to = parse_place(name.strip()), parse_range(bytes_range), output_to(output)
+    if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
-    sink = Path(output) if output is not None and to_path else _Stdout(forced=output is not None)
-
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
 
-    async def work() -> int:
+    async def work() -> Written:
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
-            recorder.at(calls, f"get {cid}"),
+            recorder.at(calls, f"get {place}"),
         ):
             with progress("get") as tell:
-                return await recorder.get_file_to(cid, sink, tell)
+                return await _get(recorder, place, to, part, tell)
 
-    size = finish(work(), at_once=not to_path)
+    done = finish(work(), at_once=not isinstance(to, Path))
     if json:
-        fact_json({"cid": str(cid), "bytes": size, "path": output, **recorder.facts()})
-    elif to_path:
-        talk(f"{human_size(size)} written to {output}")
+        fact_json({"cid": str(place.cid), **_written(done), "path": output, **recorder.facts()})
+    elif isinstance(to, Path):
+        files = "" if done.folders == 0 else f" in {_count(done.files, 'file')}"
+        talk(f"{human_size(done.bytes)}{files} written to {output}")
+
+
+async def _get(
+    calls: FileCalls, place: Place, to: Path | Stdout, part: Range, tell: Progress | None
+) -> Written:
+    found = await calls.find(place)
+    if not found.is_directory:
+        size = await calls.get_file_to(found, to, progress=tell, part=part)
+        return Written(files=1, bytes=size)
+    if part != WHOLE:
+        raise MisuseError(f"{place} is a directory: --range is for files")
+    if not isinstance(to, Path):
+        raise MisuseError(f"{place} is a directory: say where to write it with -o PATH")
+    return await calls.get_tree(found, to, progress=tell)
+
+
+def _written(done: Written) -> dict[str, object]:
+    facts: dict[str, object] = {"bytes": done.bytes}
+    if done.folders:
+        facts |= {"files": done.files, "folders": done.folders, "links": done.links}
+    return facts
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def cid(
-    path: PathToName,
+    path: PathToRead,
     hash: Hash = HashName.BLAKE3,
     home: Home = None,  # noqa: ARG001 - every command takes it
     json: Json = False,
@@ -173,26 +203,3 @@ def cid(
 
 def _source(path: str) -> Source:
     return sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
-
-
-class _Stdout:
-    """Standard output as a sink of bytes; like curl's, it spares terminals what is not text."""
-
-    def __init__(self, *, forced: bool) -> None:
-        self._out: BinaryIO = sys.stdout.buffer
-        self._guards = sys.stdout.isatty() and not forced
-
-    def __call__(self, data: bytes) -> None:
-        if self._guards and b"\0" in data[:LOOKED_AT_BYTES]:
-            raise MisuseError(
-                "these bytes are no text and may upset your terminal: "
-                "write them to a file with -o PATH, or add -o - to see them anyway"
-            )
-        self._guards = False
-        try:
-            self._out.write(data)
-            self._out.flush()
-        except BrokenPipeError:
-            leave(ExitCode.PIPE_CLOSED)  # whoever reads has enough
-        except OSError as error:
-            raise stdout_failed(error) from error

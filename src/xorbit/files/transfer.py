@@ -103,7 +103,7 @@ async def put_tree(
         XorbitError: whatever `store_block` raised.
     """
     check_window(window)
-    total = await in_thread(lambda: tree_bytes(path))
+    total = None if progress is None else await in_thread(lambda: tree_bytes(path))
     put = _Put(blocks, window, progress or silent, total, str(path))
     return await put.run(build_source(path, kind))
 

@@ -1,7 +1,8 @@
 """What may be asked of a node by those who use it.
 
 `Calls` is what `api.Node` and `control_client.ControlClient` both are, so that a command takes
-either; what it has of files and directories is in file_calls.py. No sockets, no files and no state of its own here.
+either; what it has of files and directories is in file_calls.py. No sockets, no files and no state
+of its own here.
 """
 
 from abc import abstractmethod
@@ -120,7 +121,8 @@ class Calls(FileCalls):
     async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
         """Store a block as a part of something, pinned but under no name; raises as `put_block`.
 
-        Nodes that have it already are not sent it again. What is stored so is let go of by `gc` unless it belongs to something that is kept.
+        Nodes that have it already are not sent it again. What is stored so is let go of by `gc`
+        unless it belongs to something that is kept.
         """
 
     @abstractmethod

@@ -1,0 +1,109 @@
+"""`xorbit export` and `import`: trees as CARs, files that other tools read and write.
+
+What a CAR is stands in files/car.py; here is only what is read, written and said.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xorbit.api import open_calls
+from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, output_to
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.output import (
+    fact,
+    fact_json,
+    finish,
+    held_by,
+    human_size,
+    progress,
+    talk,
+    warn_not_kept,
+)
+from xorbit.errors import MisuseError
+from xorbit.ids import Id
+from xorbit.run.pinning import ImportSummary
+
+
+def export(
+    name: PlaceArgument,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Where to write it; - is standard output."
+        ),
+    ],
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write a file or a directory of the network as a CAR (version 1), each block once."""
+    to = output_to(output)
+    if json and not isinstance(to, Path):
+        raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
+    secret = read_secret(network_secret)
+
+    async def work() -> int:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            with progress("export") as tell:
+                return await calls.export_car(name, to, progress=tell)
+
+    size = finish(work(), at_once=not isinstance(to, Path))
+    if json:
+        fact_json({"bytes": size, "path": output})
+    elif isinstance(to, Path):
+        talk(f"{human_size(size)} written to {output}")
+
+
+def import_(
+    path: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="A CAR, or - for standard input.", show_default=False),
+    ],
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Store what is in a CAR (version 1), keep it, and print the names of its roots.
+
+    Each block is held against its hash; one that is larger than 64 KiB is refused. What the CAR
+    lacks of its roots is fetched from the network.
+    """
+    secret = read_secret(network_secret)
+
+    async def work() -> tuple[ImportSummary, Id]:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            own = (await calls.status()).id
+            source = sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
+            with progress("import") as tell:
+                return await calls.import_car(source, progress=tell), own
+
+    done, own = finish(work(), at_once=path == STANDARD_STREAM)
+    if json:
+        fact_json(_facts(done))
+        return
+    nodes = held_by(done.fewest, own, " or more")
+    talk(f"{human_size(done.bytes)} in {done.blocks:,} blocks, each held by {nodes}")
+    warn_not_kept(done.not_kept)
+    for cid in done.roots:
+        fact(str(cid))
+
+
+def _facts(done: ImportSummary) -> dict[str, object]:
+    return {
+        "roots": [str(cid) for cid in done.roots],
+        "bytes": done.bytes,
+        "blocks": done.blocks,
+        "holders_min": done.holders_min,
+        "not_kept": done.not_kept,
+    }

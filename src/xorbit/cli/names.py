@@ -1,0 +1,83 @@
+"""Names of places and parts of files as they are typed, and the output that files go to.
+
+What several commands of files share; no command here.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from xorbit.cli.output import ExitCode, leave, stdout_failed
+from xorbit.errors import MisuseError
+from xorbit.files.transfer import WHOLE, Range
+
+STANDARD_STREAM = "-"
+LOOKED_AT_BYTES = 2_000
+"""How much of what goes to a terminal is looked at for being binary, as curl does."""
+
+PlaceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[/PATH]",
+        help="What `put` printed, also after xorbit:// or ipfs://; a path inside it may follow.",
+        show_default=False,
+    ),
+]
+
+
+def parse_range(text: str | None) -> Range:
+    """Return which bytes "A-B" says, both included as in HTTP; "A-" goes on to the end.
+
+    Raises:
+        MisuseError: it says none.
+    """
+    if text is None:
+        return WHOLE
+    first, dash, last = text.strip().partition("-")
+    if not dash or not first.isdecimal() or not (last.isdecimal() or not last):
+        raise MisuseError(
+            f"expected a range like 0-99 (the first 100 bytes) or 100- (what follows), got {text!r}"
+        )
+    start, end = int(first), int(last) + 1 if last else None
+    if end is not None and end <= start:
+        raise MisuseError(f"expected a range that ends behind its start, got {text!r}")
+    return start, end
+
+
+def output_to(output: str | None) -> "Path | Stdout":
+    """Return where to write: a path, or standard output ("-", or none given).
+
+    Raises:
+        MisuseError: an empty path.
+    """
+    if output == "":
+        raise MisuseError("expected a path to write to after -o, got nothing")
+    if output is None or output == STANDARD_STREAM:
+        return Stdout(forced=output is not None)
+    return Path(output)
+
+
+class Stdout:
+    """Standard output as a sink of bytes; like curl's, it spares terminals what is not text."""
+
+    def __init__(self, *, forced: bool) -> None:
+        self._out: BinaryIO = sys.stdout.buffer
+        self._guards = sys.stdout.isatty() and not forced
+
+    def __call__(self, data: bytes) -> None:
+        """Write the next bytes."""
+        if self._guards and b"\0" in data[:LOOKED_AT_BYTES]:
+            raise MisuseError(
+                "these bytes are no text and may upset your terminal: "
+                "write them to a file with -o PATH, or add -o - to see them anyway"
+            )
+        self._guards = False
+        try:
+            self._out.write(data)
+            self._out.flush()
+        except BrokenPipeError:
+            leave(ExitCode.PIPE_CLOSED)  # whoever reads has enough
+        except OSError as error:
+            raise stdout_failed(error) from error

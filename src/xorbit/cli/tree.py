@@ -1,0 +1,112 @@
+"""`xorbit cat`, `ls` and `stat`: what is inside of what was put.
+
+What a tree is stands in `files`; here is only what is typed and said.
+"""
+
+from xorbit.api import open_calls
+from xorbit.cli.names import PlaceArgument, Stdout
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.output import fact_columns, fact_json, finish, printable, talk
+from xorbit.files.cid import parse_place
+from xorbit.files.listing import EntryInfo
+
+
+def cat(
+    name: PlaceArgument,
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+) -> None:
+    """Write the bytes of a file to standard output, as they come, for a pipe.
+
+    Unlike `get` it asks no terminal whether it wants them.
+    """
+    place = parse_place(name.strip())
+    secret = read_secret(network_secret)
+
+    async def work() -> None:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            await calls.get_file_to(place, Stdout(forced=True))
+
+    finish(work(), at_once=True)
+
+
+def ls(
+    name: PlaceArgument,
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List what is in a directory: what it is, its size in bytes, its name.
+
+    The size of a directory is what all blocks below it weigh, as its maker says. Of a file the file
+    itself is listed.
+    """
+    place = parse_place(name.strip())
+    secret = read_secret(network_secret)
+
+    async def work() -> tuple[EntryInfo, ...]:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            return await calls.ls(place)
+
+    found = finish(work())
+    if json:
+        fact_json([_facts(entry) for entry in found])
+    elif found:
+        fact_columns([_line(entry) for entry in found])
+    else:
+        talk("an empty directory")
+
+
+def stat(
+    name: PlaceArgument,
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say what is at a name or a path inside it: its own name, what it is, how large."""
+    place = parse_place(name.strip())
+    secret = read_secret(network_secret)
+
+    async def work() -> EntryInfo:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            return await calls.stat(place)
+
+    found = finish(work())
+    if json:
+        fact_json(_facts(found))
+        return
+    facts = {key: str(value) for key, value in _facts(found).items() if key != "name"}
+    fact_columns([(key, printable(value)) for key, value in facts.items()])
+
+
+def _facts(entry: EntryInfo) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "name": entry.name,
+        "cid": str(entry.cid),
+        "kind": entry.kind,
+        "bytes": entry.size,
+    }
+    if entry.entries is not None:
+        facts["entries"] = entry.entries
+    if entry.kind == "symlink":
+        facts["target"] = entry.target
+    return facts
+
+
+def _line(entry: EntryInfo) -> tuple[str, ...]:
+    slash = "/" if entry.is_directory else ""
+    arrow = f" -> {printable(entry.target)}" if entry.kind == "symlink" else ""
+    shown = printable(entry.name) + slash + arrow
+    return (entry.kind, f"{entry.size:,}", str(entry.cid), shown)

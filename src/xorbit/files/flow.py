@@ -1,0 +1,298 @@
+"""How blocks move: many in flight, bounded memory, in order where that matters, one error for all.
+
+What transfer.py and trees.py stand on; with them and reader.py the only files of this room that
+know asyncio. They know no sockets: blocks go through `Blocks`. What holds up a loop (hashing, the
+disk, the caller's sink) runs on a worker thread.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol, TypeVar
+
+from xorbit.config import FLOW_STEPS_MAX, WINDOW_BLOCKS
+from xorbit.errors import MisuseError, XorbitError
+from xorbit.files.cid import Cid, Codec
+from xorbit.files.tree import Steps, Want
+from xorbit.ids import Id
+from xorbit.items import ItemKey, Kind
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Progress = Callable[[int, int | None], object]
+"""Called on the loop with the bytes done so far, and the bytes in all where they are known."""
+
+Sink = Callable[[bytes], object]
+"""Called on a worker thread, never twice at once, with the bytes of the file in order."""
+
+
+class PutReceipt(Protocol):
+    """What `store_block` answers; more than this is not looked at."""
+
+    @property
+    def holders(self) -> tuple[Id, ...]:
+        """The nodes that hold the block."""
+        ...
+
+    @property
+    def not_kept(self) -> str:
+        """Why it is not pinned here; "" where it is."""
+        ...
+
+
+class BlocksToGet(Protocol):
+    """Where blocks come from: a node, or a fake."""
+
+    async def get_block(self, key: ItemKey) -> bytes:
+        """Return the bytes of a block, proved by its hash, at most 65,536.
+
+        Raises:
+            XorbitError: it could not be had.
+        """
+        ...
+
+
+class Blocks(BlocksToGet, Protocol):
+    """Where blocks go to as well."""
+
+    async def store_block(self, data: bytes, kind: Kind) -> PutReceipt:
+        """Store a block and say who holds it; one that is held already need not be sent.
+
+        Raises:
+            XorbitError: nobody does.
+        """
+        ...
+
+
+# --- Fetching -----------------------------------------------------------------------------------
+
+
+class Fetcher:
+    """Gets the blocks of one tree; those that will be wanted next are fetched meanwhile.
+
+    At most `window` of these are in flight, and four times as many in memory; what came and was
+    never wanted gives way to what is wanted sooner. `close` at the end.
+    """
+
+    def __init__(
+        self, blocks: BlocksToGet, root: Cid, what: str = "file", window: int = WINDOW_BLOCKS
+    ) -> None:
+        """Get the blocks of `root`; errors call it a `what`."""
+        check_window(window)
+        self._blocks = blocks
+        self._root = root
+        self._what = what
+        self._window = window
+        self._slots = asyncio.Semaphore(window)
+        self._coming: dict[Cid, asyncio.Task[bytes]] = {}
+
+    async def get(self, want: Want) -> bytes:
+        """Return the block that is wanted.
+
+        Raises:
+            XorbitError: whatever `get_block` raised, with the name of the block.
+        """
+        task = self._coming.pop(want.cid, None) or asyncio.create_task(self.fetch(want.cid))
+        for cid in want.ahead[: self._window]:
+            if cid not in self._coming:
+                self._begin(cid)
+        return await task
+
+    async def fetch(self, cid: Cid) -> bytes:
+        """Return a block, past what was fetched ahead."""
+        part = "" if cid == self._root else f"block {cid} of {self._what} "
+        with naming(f"cannot get {part}{self._root}"):
+            return await self._blocks.get_block(cid.key)
+
+    async def close(self) -> None:
+        """Cancel what is still coming."""
+        tasks = list(self._coming.values())
+        self._coming.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _begin(self, cid: Cid) -> None:
+        if len(self._coming) >= 4 * self._window:
+            self._coming.pop(next(iter(self._coming))).cancel()
+        task = self._coming[cid] = asyncio.create_task(self._fetch_ahead(cid))
+        task.add_done_callback(_heed)
+
+    async def _fetch_ahead(self, cid: Cid) -> bytes:
+        async with self._slots:
+            return await self.fetch(cid)
+
+
+def _heed(task: asyncio.Task[bytes]) -> None:
+    """Take the error of a block that nobody wanted in the end; asyncio would log it."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def drive(steps: Steps[T, object], fetcher: Fetcher) -> AsyncGenerator[T]:
+    """Answer every `Want` of a generator of tree.py; yield its results."""
+    step = next(steps, None)
+    while step is not None:
+        if isinstance(step, Want):
+            step = await _send(steps, step.cid, await fetcher.get(step))
+        else:
+            yield step
+            step = next(steps, None)
+
+
+async def finish(steps: Generator[Want, bytes, R], fetcher: Fetcher) -> R:
+    """Answer every `Want` of a generator that yields nothing else; return its end."""
+    results: list[R] = []
+
+    def kept() -> Generator[Want, bytes, None]:
+        results.append((yield from steps))
+
+    asking = kept()
+    want = next(asking, None)
+    while want is not None:
+        want = await _send(asking, want.cid, await fetcher.get(want))
+    return results[0]
+
+
+async def all_of(
+    steps: Generator[Want, bytes, object], fetcher: Fetcher
+) -> AsyncGenerator[tuple[Cid, bytes]]:
+    """Answer every `Want`; yield each block that was wanted, before the generator has it."""
+    step = next(steps, None)
+    while step is not None:
+        data = await fetcher.get(step)
+        yield step.cid, data
+        step = await _send(steps, step.cid, data)
+
+
+async def _send(steps: Generator[T, bytes, object], cid: Cid, data: bytes) -> T | None:
+    """Hand a block in and return what comes next, None at the end; nodes take time to read."""
+    if cid.codec is Codec.RAW:
+        return _next(steps, data)
+    return await in_thread(lambda: _next(steps, data))
+
+
+def _next(steps: Generator[T, bytes, object], data: bytes) -> T | None:
+    try:
+        return steps.send(data)
+    except StopIteration:
+        return None
+
+
+# --- In order -----------------------------------------------------------------------------------
+
+
+class Flow:
+    """Steps that are done one after the other on a worker thread; some first wait for a block.
+
+    At most `window` blocks are in flight or waiting for their turn. `deliver` runs in a task of its
+    own until `end`.
+    """
+
+    def __init__(
+        self, tasks: asyncio.TaskGroup, window: int, tell: Callable[[int], object]
+    ) -> None:
+        """Fetch in `tasks`; tell how many bytes were delivered, each time there are some."""
+        self._tasks = tasks
+        self._slots = asyncio.Semaphore(window)
+        self._steps: asyncio.Queue[_Step | None] = asyncio.Queue(FLOW_STEPS_MAX)
+        self._tell = tell
+
+    async def block(self, fetched: Callable[[], Awaitable[bytes]], do: Sink) -> None:
+        """Begin to fetch a block, and let something be done with its bytes in its turn."""
+
+        async def fetch() -> bytes:
+            return await fetched()
+
+        await self._slots.acquire()
+        await self._steps.put((self._tasks.create_task(fetch()), do))
+
+    async def then(self, do: Callable[[], object]) -> None:
+        """Let something be done in its turn."""
+        await self._steps.put((None, lambda _: do()))
+
+    async def end(self) -> None:
+        """Say that nothing more comes."""
+        await self._steps.put(None)
+
+    async def deliver(self) -> None:
+        """Do the steps, those that are ready together in one go; until the end."""
+        batch: list[tuple[bytes | None, Sink]] = []
+        while step := await self._steps.get():
+            task, do = step
+            if task is not None and not task.done():
+                await self._flush(batch)  # it never waits with any in hand
+            batch.append((None if task is None else await task, do))
+            if self._steps.empty():
+                await self._flush(batch)
+        await self._flush(batch)
+
+    async def _flush(self, batch: list[tuple[bytes | None, Sink]]) -> None:
+        if not batch:
+            return
+        await in_thread(lambda: _do_all(batch))
+        blocks = [data for data, _ in batch if data is not None]
+        batch.clear()
+        for _ in blocks:
+            self._slots.release()
+        if blocks:
+            self._tell(sum(map(len, blocks)))
+
+
+_Step = tuple[asyncio.Task[bytes] | None, Sink]
+
+
+def _do_all(batch: list[tuple[bytes | None, Sink]]) -> None:
+    for data, do in batch:
+        do(data or b"")
+
+
+# --- All ----------------------------------------------------------------------------------------
+
+
+def silent(done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+def check_window(window: int) -> None:
+    """Refuse a window that nothing fits through.
+
+    Raises:
+        MisuseError: it is below 1.
+    """
+    if window < 1:
+        raise MisuseError(f"expected a window of at least 1 block, got {window}")
+
+
+@contextmanager
+def naming(what: str) -> Generator[None]:
+    """Put what was being done before an error's message; its kind, and so its blame, stays."""
+    try:
+        yield
+    except XorbitError as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
+@asynccontextmanager
+async def owned_tasks() -> AsyncGenerator[asyncio.TaskGroup]:
+    """Give a task group whose first failure comes out as itself instead of in an ExceptionGroup."""
+    first: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as failures:
+        first = failures.exceptions[0]
+    if first is not None:  # raised out here, or it would have itself in its context
+        raise first
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run blocking work on a worker thread. When cancelled, wait for it first: it has our files."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

@@ -1,0 +1,248 @@
+"""Files and directories as a node's caller has them: put, get, list, open, to and from CARs.
+
+Stands on five calls (store_block, get_block and those of pins), so that it is the same in the
+node's own process and over the local socket. No sockets, no files and no state of its own here.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from xorbit.errors import MisuseError
+from xorbit.files import transfer, trees
+from xorbit.files.cid import Cid, Codec, Place, parse_cid, parse_place
+from xorbit.files.flow import Progress, PutReceipt, Sink
+from xorbit.files.listing import EntryInfo
+from xorbit.files.local import Source
+from xorbit.files.new_tree import Written
+from xorbit.files.reader import FileReader, open_reader
+from xorbit.files.transfer import WHOLE, PutSummary, Range
+from xorbit.files.tree import Found
+from xorbit.items import Item, ItemKey, Kind
+from xorbit.pins import Order, Told
+from xorbit.run import pinning
+from xorbit.run.pinning import ImportSummary
+
+Name = str | Cid | ItemKey
+"""What a block or a file is asked for by: its CID, parsed or not, or its key."""
+PlaceName = str | Place | Cid | ItemKey | Found
+"""The same, where a path may follow: "CID/path", also after `xorbit://` or `ipfs://`; or what was
+found there."""
+
+
+class FileCalls(ABC):
+    """What may be asked about files and directories; where a name is taken, a path may follow."""
+
+    @abstractmethod
+    async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
+        """Store a block as a part of something; see `Calls`."""
+
+    @abstractmethod
+    async def get_block(self, key: Name) -> bytes:
+        """Return the bytes of a block; see `Calls`."""
+
+    @abstractmethod
+    async def tend(self, order: Order) -> Told:
+        """Change or ask what is kept here; see `Calls`."""
+
+    @abstractmethod
+    async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
+        """Find an item, unless it is given, and pin it; see `Calls`."""
+
+    @abstractmethod
+    async def unpin(self, name: Name, salt: bytes = b"") -> int:
+        """Let go of a root; see `Calls`."""
+
+    # --- Put --------------------------------------------------------------------------------------
+
+    async def put_file(
+        self,
+        source: Source,
+        *,
+        kind: Kind = Kind.BLOCK_BLAKE3_256,
+        progress: Progress | None = None,
+    ) -> PutSummary:
+        """Store a file (bytes, a path or an open file) and say its name and who holds it.
+
+        Blocks that are held already are not sent again: a put that was interrupted goes on so.
+
+        Raises:
+            MisuseError: no such file.
+            XorbitError: a block could not be stored, as `put_block`.
+        """
+        return await pinning.put_file(self, self, source, kind, progress)
+
+    async def put_tree(
+        self,
+        path: Path,
+        *,
+        kind: Kind = Kind.BLOCK_BLAKE3_256,
+        progress: Progress | None = None,
+    ) -> PutSummary:
+        """Store a directory with everything in it, or a file, as `put_file` does.
+
+        Symbolic links in it are stored as what they say; modes, times and owners are not.
+
+        Raises:
+            MisuseError: nothing is there, or in it is what is neither file, directory nor link.
+            WorldError: a part of it cannot be read.
+            XorbitError: a block could not be stored, as `put_block`.
+        """
+        return await pinning.put_tree(self, self, path, kind, progress)
+
+    async def import_car(
+        self, source: Source, *, progress: Progress | None = None
+    ) -> ImportSummary:
+        """Store the blocks of a CAR (CARv1), each proved by its hash, and pin its roots.
+
+        Raises:
+            MisuseError: no such file, or a CAR without a root.
+            FormatError: no CARv1, or it is damaged; names the block and where it begins.
+            NotFoundError: a part of a root is neither in it nor in the network.
+            XorbitError: a block could not be stored, as `put_block`.
+        """
+        return await pinning.import_car(self, self, source, progress)
+
+    # --- Get --------------------------------------------------------------------------------------
+
+    async def get_file(
+        self, name: PlaceName, *, progress: Progress | None = None, part: Range = WHOLE
+    ) -> bytes:
+        """Return the bytes of a file that fits in memory; see `get_file_to` for larger ones.
+
+        Raises:
+            MisuseError: `part` begins behind the end of the file.
+            FormatError: what the name names is no file.
+            XorbitError: a block could not be had, as `get_block`.
+        """
+        parts: list[bytes] = []
+        await self.get_file_to(name, parts.append, progress=progress, part=part)
+        return b"".join(parts)
+
+    async def get_file_to(
+        self,
+        name: PlaceName,
+        to: Path | Sink,
+        *,
+        progress: Progress | None = None,
+        part: Range = WHOLE,
+    ) -> int:
+        """Fetch a file to a path, whole or not at all, or piece by piece to a function.
+
+        Args:
+            name: What it is named; a path may follow.
+            to: Where to.
+            progress: Told how far it is.
+            part: From which byte on and before which, (0, None) for all; no more is fetched.
+
+        Returns:
+            How many bytes were written.
+
+        Raises:
+            WorldError: the disk is full or failed.
+            XorbitError: as `get_file`.
+        """
+        file = await self._found_or_root(name)
+        if isinstance(to, Path):
+            return await transfer.get_to_path(self, file, to, progress=progress, part=part)
+        return await transfer.get_file(self, file, to, progress=progress, part=part)
+
+    async def get_tree(
+        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+    ) -> Written:
+        """Fetch a directory or a file to a path, which shows all of it or what was there before.
+
+        For a directory there must be nothing at the path, or an empty folder. Names and symbolic
+        links that lead out of it are refused.
+
+        Raises:
+            MisuseError: a path that cannot be written to.
+            FormatError: a tree that lies or would leave its folder; names the block or the path.
+            WorldError: the disk is full or failed.
+            XorbitError: a block could not be had, as `get_block`.
+        """
+        found = await self.find(name)
+        return await trees.get_tree(self, found, path, progress=progress)
+
+    async def find(self, name: PlaceName) -> Found:
+        """Return what is at a place, as its blocks say it; raises as `ls`."""
+        if isinstance(name, Found):
+            return name
+        return await trees.find(self, place_from(name))
+
+    async def ls(self, name: PlaceName) -> tuple[EntryInfo, ...]:
+        """Return what is in a directory, in the order of the names; of a file, the file itself.
+
+        Raises:
+            NotFoundError: nothing is at the path, or a block could not be had.
+            FormatError: no directory that may be; names the block.
+            XorbitError: as `get_block`.
+        """
+        return await trees.list_place(self, place_from(name))
+
+    async def stat(self, name: PlaceName) -> EntryInfo:
+        """Say what is at a place: its name, what it is, and how large; raises as `ls`."""
+        return await trees.stat(self, place_from(name))
+
+    async def open(self, name: PlaceName) -> FileReader:
+        """Open a file for reading anywhere in it; only what is read is fetched, with read-ahead.
+
+        `close` it at the end, as by `async with`.
+
+        Raises:
+            NotFoundError: it is no file, or a block could not be had.
+            XorbitError: as `get_block`.
+        """
+        return await open_reader(self, await self.find(name))
+
+    async def export_car(
+        self, name: PlaceName, to: Path | Sink, *, progress: Progress | None = None
+    ) -> int:
+        """Write a file or a directory as a CAR (CARv1), each block once; return its size in bytes.
+
+        Raises:
+            MisuseError: a path that cannot be written to.
+            FormatError: no tree; names the block.
+            XorbitError: a block could not be had, as `get_block`.
+        """
+        root = await self._found_or_root(name)
+        cid = root.cid if isinstance(root, Found) else root
+        return await trees.export_car(self, cid, to, progress=progress)
+
+    async def _found_or_root(self, name: PlaceName) -> Found | Cid:
+        """Return what is at a place, or the root's name alone, which asks for no block."""
+        place = name if isinstance(name, Found) else place_from(name)
+        return await self.find(place) if isinstance(place, Found) or place.path else place.cid
+
+
+def cid_from(name: Name) -> Cid:
+    """Return the CID of a name in any of its forms; of a bare key, that of raw bytes.
+
+    Raises:
+        MisuseError: text that is no CID, or what is no name at all.
+    """
+    match name:
+        case str():
+            return parse_cid(name)
+        case ItemKey():
+            return Cid(Codec.RAW, name)
+        case Cid():
+            return name
+        case _:  # callers without types
+            raise MisuseError(f"expected a name (text, Cid or ItemKey), got {name!r:.80}")
+
+
+def place_from(name: PlaceName) -> Place:
+    """Return the place that a name in any of its forms means.
+
+    Raises:
+        MisuseError: as `cid_from`, or a path with what is no name of an entry.
+    """
+    match name:
+        case str():
+            return parse_place(name.strip())  # blanks come with what is copied from a page
+        case Place():
+            return name
+        case Found():
+            return Place(name.cid)
+        case _:
+            return Place(cid_from(name))
