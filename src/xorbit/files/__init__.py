@@ -7,9 +7,11 @@ So a name means the same to every tool that speaks CIDs. What it is made of, low
   directory.py, hamt.py (large directories), nodes.py (any of them);
 - many: tree.py (find, list, walk; what visits.py bounds), car.py (a tree as one file);
 - the disk: local.py, local_tree.py (reading), new_tree.py (writing);
-- the way: transfer.py.
+- the way: flow.py (many blocks in flight), transfer.py (files, and directories to the network),
+  trees.py (directories from it, and CARs), reader.py (files that are open), listing.py (what `ls`
+  shows).
 
 Nothing here knows of nodes, stores or sockets: blocks go to and come from whatever has the two
-methods of `transfer.Blocks`. Only transfer.py may import asyncio, and only the files named for it
-touch the disk.
+methods of `flow.Blocks`. Only the files of the way know asyncio, and only those named for it touch
+the disk.
 """
