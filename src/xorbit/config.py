@@ -151,6 +151,9 @@ AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
 FLOW_STEPS_MAX = 256
 """How many steps of what is being written (a folder, a leaf) may wait for their turn."""
+SYNCED_FILES_MAX = 256
+"""How many files of a tree are put on disk one by one, in a second; if there are more, all of the
+disk is, once."""
 READER_NODES_MAX = 64
 """How many inner nodes of a file that is open for reading are remembered: 4 MiB, for 4 GiB of
 it."""

@@ -229,3 +229,18 @@ async def test_cars_of_nothing_are_told() -> None:
     blocks.fails.add(cid.key)
     with pytest.raises(NotStoredError, match="cannot store the CAR"):
         await trees.import_car(blocks, encode_header([cid]) + encode_section(cid, b"x"))
+
+
+@pytest.mark.parametrize("most", [2, 3])
+async def test_a_tree_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Few files are synced one by one; of many, all at once."""
+    monkeypatch.setattr("xorbit.files.new_tree.SYNCED_FILES_MAX", most)
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda _: synced.append("one"))
+    monkeypatch.setattr("os.sync", lambda: synced.append("all"))
+    shelf = Shelf()
+    root = sample(shelf)
+    await get(shelved(shelf), root, tmp_path / "out")
+    assert synced == ["one"] * most + ["all"] * (most < 3)
