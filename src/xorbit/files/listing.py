@@ -8,16 +8,13 @@ from typing import Literal, assert_never
 
 from msgspec import Struct
 
-from xorbit.config import TREE_ENTRIES_HELD_MAX
+from xorbit.config import AHEAD_BLOCKS_MAX, TREE_ENTRIES_HELD_MAX
 from xorbit.errors import FormatError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.directory import Directory, DirectoryEntry, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.tree import Found, Steps, Want, list_directory, open_block
 from xorbit.files.unixfs import FileNode
-
-AHEAD_ENTRIES = 32
-"""How many of the next entries are named ahead."""
 
 EntryKind = Literal["file", "directory", "symlink"]
 
@@ -60,7 +57,7 @@ def list_entries(found: Found) -> Steps[EntryInfo, None]:
             page = pages.send((yield page))
             continue
         for at, entry in enumerate(page):
-            following = page[at + 1 : at + 1 + AHEAD_ENTRIES]
+            following = page[at + 1 : at + 1 + AHEAD_BLOCKS_MAX]
             ahead = tuple(other.cid for other in following if other.cid.codec is not Codec.RAW)
             yield _described(entry, (yield from open_block(entry.cid, ahead)))
         page = next(pages, None)
