@@ -112,7 +112,7 @@ def test_answers_carry_only_what_means_something_to_the_other_end() -> None:
     kept = Contact(HOME.id, HOME.addresses[:1])
     assert contacts_in_scope((BOTH, HOME), "10.0.0.9") == (BOTH, kept)
     nowhere = Contact(id_of(b"nowhere"))
-    assert contacts_in_scope((BOTH, nowhere), "10.0.0.9") == (BOTH,)
+    assert contacts_in_scope((nowhere, BOTH), "10.0.0.9") == (BOTH,)
 
 
 def test_who_stands_close_together() -> None:

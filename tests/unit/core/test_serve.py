@@ -88,7 +88,8 @@ def test_find_closest_names_no_more_than_it_should() -> None:
 def test_find_closest_names_as_many_as_it_is_asked_for(count: int, named: int) -> None:
     world = World()
     nodes = world.network(9, Limits(closest_count=5))
-    world.run(20.0)
+    for node in nodes[2:]:
+        world.outcome(nodes[1], nodes[1].connect(node))
     answer = ask(nodes[0], nodes[1], FindClosest(nodes[0].id, count))
     assert isinstance(answer, Closest)
     assert len(answer.contacts) == named
