@@ -113,6 +113,8 @@ def test_answers_carry_only_what_means_something_to_the_other_end() -> None:
     assert contacts_in_scope((BOTH, HOME), "10.0.0.9") == (BOTH, kept)
     nowhere = Contact(id_of(b"nowhere"))
     assert contacts_in_scope((nowhere, BOTH), "10.0.0.9") == (BOTH,)
+    unspecified = Contact(id_of(b"unspecified"), (Address("0.0.0.0", 1),))
+    assert contacts_in_scope((unspecified, HOME), "0.0.0.0") == (HOME,)
 
 
 def test_who_stands_close_together() -> None:
