@@ -251,8 +251,6 @@ class SweepWork(Work):
             return False
         if self.sweep.due_only:
             return self._is_due(state, held)
-        if self.sweep.concerned is not None and _is_looked_after(state, held.key):
-            return False
         if held.pinned_age_s is None and held.age_s > state.limits.item_lifetime_s:
             self._expired.append(held.key)
             return False
@@ -287,6 +285,8 @@ class SweepWork(Work):
         if self._is_concerned(key.id, known, full=len(others) + is_holder >= limits.replicas):
             rank = min(nearer, limits.replicas)
             is_far = nearer >= limits.replicas + limits.surplus_holders_max or ours is None
+            if self.sweep.concerned is not None and not is_far and _is_told_of(state, key):
+                return
             self._cares[key] = _Care(held, others, rank, is_far, self._is_due(state, held))
 
     def _is_concerned(self, point: Id, known: list[Contact], *, full: bool) -> bool:
@@ -458,7 +458,7 @@ class SweepWork(Work):
         self._ended(state, self)
 
 
-def _is_looked_after(state: State, key: ItemKey) -> bool:
+def _is_told_of(state: State, key: ItemKey) -> bool:
     """Return whether an item says where a node is that is there: it tells newcomers by itself."""
     owner = state.table.get(key.id) if key.kind is Kind.CONNECTION else None
     return owner is not None and not owner.failures
