@@ -368,7 +368,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     heard_max: int = 4_096
     """Contacts only heard of that lookups may begin at."""
     survey_s_min: float = 4.0
-    """How soon the survey of the keyspace asks its next question; doubled after each round."""
+    """How soon the survey of the keyspace asks its next question; doubled after each round that
+    has found few more."""
     survey_s_max: float = 60.0
     look_around_s_min: float = 0.5
     """When a node that has just joined looks for its neighbours again; doubled each time."""

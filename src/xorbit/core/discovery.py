@@ -43,12 +43,12 @@ def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
             links.forget_possible(state, next(iter(state.possibles)))
         state.possibles[link.peer] = Contact(link.peer, addresses)
         back = state.dial_backs.get(link.peer)
-        if (back is None or back.due <= state.now) and is_neighbour(state, link.peer):
+        if (back is None or back.due <= state.now) and _is_neighbour(state, link.peer):
             links.dial(state, addresses, link.peer)
     return Pong(link.address, in_scope(dialable_addresses(state), link.address.host))
 
 
-def is_neighbour(state: State, peer: Id) -> bool:
+def _is_neighbour(state: State, peer: Id) -> bool:
     """Return whether a peer is one of the closest to us: others wait for maintenance's turn."""
     nearest = state.table.closest(state.own, state.limits.neighbours_connected)
     if len(nearest) < state.limits.neighbours_connected:
