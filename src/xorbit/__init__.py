@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from xorbit.files.cid import Cid as Cid
     from xorbit.files.cid import parse_cid as parse_cid
     from xorbit.files.local_tree import cid_of as cid_of
+    from xorbit.files.pointer import RecordPlace as RecordPlace
     from xorbit.items import Kind as Kind
     from xorbit.items import Record as Record
     from xorbit.keys import UserKey as UserKey
@@ -60,6 +61,7 @@ _ROOMS = {
     ),
     "xorbit.files.cid": ("Cid", "parse_cid"),
     "xorbit.files.local_tree": ("cid_of",),
+    "xorbit.files.pointer": ("RecordPlace",),
     "xorbit.items": ("Kind", "Record"),
     "xorbit.keys": ("UserKey", "load_key", "new_key"),
 }

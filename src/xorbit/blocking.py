@@ -25,6 +25,7 @@ from xorbit.files.flow import Progress, Sink
 from xorbit.files.listing import EntryInfo
 from xorbit.files.local import Source
 from xorbit.files.new_tree import Written
+from xorbit.files.pointer import RecordPlace, TreeVersion
 from xorbit.files.reader import FileReader
 from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.ids import Guid, Id
@@ -48,6 +49,7 @@ from xorbit.run.file_calls import PlaceName
 from xorbit.run.loop import run
 from xorbit.run.pinning import ImportSummary
 from xorbit.run.publish import PublishReceipt
+from xorbit.run.tree_calls import PublishedTree
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -232,6 +234,26 @@ class BlockingNode:
     ) -> PublishReceipt:
         """Store the next version of the record under a key; see `Calls`."""
         return self._do(self._node.publish(key, value, salt=salt, cas=cas))
+
+    def publish_tree(
+        self,
+        key: UserKey,
+        path: Path,
+        *,
+        salt: bytes = b"",
+        cas: int | None = None,
+        kind: Kind = Kind.BLOCK_BLAKE3_256,
+        progress: Progress | None = None,
+    ) -> PublishedTree:
+        """Store a directory or a file and publish a record that points to it; see `TreeCalls`."""
+        publishing = self._node.publish_tree(
+            key, path, salt=salt, cas=cas, kind=kind, progress=progress
+        )
+        return self._do(publishing)
+
+    def newest_tree(self, place: RecordPlace) -> TreeVersion:
+        """Return the newest version of a tree published under a key; see `FileCalls`."""
+        return self._do(self._node.newest_tree(place))
 
     def resolve(self, public_key: Key, salt: bytes = b"") -> Record:
         """Return the newest version of the record under a public key; see `Calls`."""

@@ -22,6 +22,7 @@ from xorbit.cli.output import (
     talk,
     warn_not_kept,
 )
+from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.errors import MisuseError
 from xorbit.ids import Id
 from xorbit.run.pinning import ImportSummary
@@ -35,6 +36,7 @@ def export(
             "--output", "-o", metavar="PATH", help="Where to write it; - is standard output."
         ),
     ],
+    salt: Salt = "",
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
@@ -42,7 +44,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a file or a directory of the network as a CAR (version 1), each block once."""
-    to = output_to(output)
+    to, place, version = output_to(output), place_named(home, name, salt), Facts()
     if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
     secret = read_secret(network_secret)
@@ -52,11 +54,11 @@ def export(
             home, bootstrap=bootstrap or (), network=network, secret=secret
         ) as calls:
             with progress("export") as tell:
-                return await calls.export_car(name, to, progress=tell)
+                return await calls.export_car(await version.newest(calls, place), to, progress=tell)
 
     size = finish(work(), at_once=not isinstance(to, Path))
     if json:
-        fact_json({"bytes": size, "path": output})
+        fact_json({"bytes": size, "path": output, **version()})
     elif isinstance(to, Path):
         talk(f"{human_size(size)} written to {output}")
 

@@ -21,7 +21,8 @@ PlaceArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME[/PATH]",
-        help="What `put` printed, also after xorbit:// or ipfs://; a path inside it may follow.",
+        help="What `put` printed, also after xorbit:// or ipfs://, or the key of a published tree "
+        "(PUBLICKEY, or the name of a key of yours): its newest version; a path inside may follow.",
         show_default=False,
     ),
 ]

@@ -11,16 +11,38 @@ from typing import Annotated
 import typer
 
 from xorbit.api import default_home, open_calls
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
-from xorbit.cli.output import fact, fact_json, finish, talk, warn_not_kept
+from xorbit.cli.options import (
+    Bootstrap,
+    Hash,
+    HashName,
+    Home,
+    Json,
+    NetworkName,
+    NetworkSecret,
+    read_secret,
+)
+from xorbit.cli.output import (
+    fact,
+    fact_json,
+    finish,
+    held_by,
+    human_size,
+    progress,
+    talk,
+    warn_not_kept,
+)
+from xorbit.cli.places import Salt, salt_from
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.local import open_source, size_left
+from xorbit.files.pointer import pointer_to
+from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
 from xorbit.items import VALUE_BYTES_MAX, Record
 from xorbit.keys import load_key, public_key_from
 from xorbit.run.calls import Calls
+from xorbit.run.file_calls import FileCalls
 from xorbit.run.publish import PublishReceipt
 
 STANDARD_STREAM = "-"
@@ -30,15 +52,6 @@ PublicKey = Annotated[
     typer.Argument(
         metavar="PUBLICKEY",
         help="A public key in hexadecimal digits, or the name of a key of yours.",
-        show_default=False,
-    ),
-]
-Salt = Annotated[
-    str,
-    typer.Option(
-        "--salt",
-        metavar="TEXT",
-        help="Which of the key's records: up to 64 bytes.",
         show_default=False,
     ),
 ]
@@ -57,6 +70,16 @@ def publish(
             "--file", metavar="PATH", help="The value is the bytes of a file; - is standard input."
         ),
     ] = None,
+    tree: Annotated[
+        Path | None,
+        typer.Option(
+            "--tree",
+            metavar="PATH",
+            help="Put a directory or a file, as `put` does, and point to it.",
+            show_default=False,
+        ),
+    ] = None,
+    hash: Hash = HashName.BLAKE3,
     salt: Salt = "",
     cas: Annotated[
         int | None,
@@ -75,44 +98,73 @@ def publish(
     json: Json = False,
     trace: Trace = False,
 ) -> None:
-    """Publish the next version of your record: a value of up to 60,000 bytes.
+    """Publish the next version of your record: a value of up to 60,000 bytes, or a --tree.
 
     It is signed here; the key never leaves this command. Others read it with `resolve` and the
-    key's public part, which `xorbit key show` prints.
+    key's public part, which `xorbit key show` prints. A tree they get by that key, as in
+    `get PUBLICKEY/sub/file`, and follow with `mirror`. Trees of earlier versions stay pinned here
+    until `unpin`.
     """
     signer = load_key(home or default_home(), key)
-    content = _value(value, file)
+    content = _value(value, file, tree)
 
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
 
-    async def work() -> tuple[PublishReceipt, Id]:
+    async def work() -> tuple[PutSummary | None, PublishReceipt, Id]:
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
             recorder.at(calls, f"publish {key}"),
         ):
             own = (await calls.status()).id
-            publishing = calls.publish(signer, content, salt=_salt(salt), cas=cas)
-            return await recorder.watch("", publishing), own
+            put = None if tree is None else await _put(recorder, tree, hash)
+            value = content if put is None else pointer_to(put.cid)
+            publishing = calls.publish(signer, value, salt=salt_from(salt), cas=cas)
+            return put, await recorder.watch("", publishing), own
 
-    receipt, own = finish(work(), at_once=file == STANDARD_STREAM)
+    put, receipt, own = finish(work(), at_once=file == STANDARD_STREAM)
     if json:
-        fact_json(
-            {
-                "public_key": receipt.public_key.hex(),
-                **_text_or_base64("salt", receipt.salt),
-                "seq": receipt.seq,
-                "holders": [holder.hex() for holder in receipt.holders],
-                "receipts": [
-                    {"node": said.node.hex(), "outcome": said.outcome, "reason": said.reason}
-                    for said in receipt.receipts
-                ],
-                "not_kept": receipt.not_kept,
-                **recorder.facts(),
-            }
-        )
-        return
-    warn_not_kept(receipt.not_kept)
+        fact_json({**_receipt_facts(receipt), **_put_facts(put, receipt), **recorder.facts()})
+    else:
+        _tell_of_receipt(put, receipt, own)
+
+
+async def _put(calls: FileCalls, tree: Path, hash: HashName) -> PutSummary:
+    with progress("put") as tell:
+        return await calls.put_tree(tree, kind=hash.kind, progress=tell)
+
+
+def _receipt_facts(receipt: PublishReceipt) -> dict[str, object]:
+    return {
+        "public_key": receipt.public_key.hex(),
+        **_text_or_base64("salt", receipt.salt),
+        "seq": receipt.seq,
+        "holders": [holder.hex() for holder in receipt.holders],
+        "receipts": [
+            {"node": said.node.hex(), "outcome": said.outcome, "reason": said.reason}
+            for said in receipt.receipts
+        ],
+        "not_kept": receipt.not_kept,
+    }
+
+
+def _put_facts(put: PutSummary | None, receipt: PublishReceipt) -> dict[str, object]:
+    if put is None:
+        return {}
+    return {
+        "cid": str(put.cid),
+        "bytes": put.bytes,
+        "blocks": put.blocks,
+        "holders_min": put.holders_min,
+        "not_kept": put.not_kept or receipt.not_kept,
+    }
+
+
+def _tell_of_receipt(put: PutSummary | None, receipt: PublishReceipt, own: Id) -> None:
+    if put is not None:
+        nodes = held_by(put.fewest, own, " or more" if put.blocks > 1 else "")
+        talk(f"{human_size(put.bytes)} in {put.blocks:,} blocks, each held by {nodes}: {put.cid}")
+    warn_not_kept(receipt.not_kept if put is None else put.not_kept or receipt.not_kept)
     if list(receipt.holders) == [own]:
         talk("held by this node only: it is nowhere else until other nodes join")
     nodes = "1 node" if len(receipt.holders) == 1 else f"{len(receipt.holders)} nodes"
@@ -140,7 +192,7 @@ def resolve(
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
             recorder.at(calls, f"resolve {public_key}"),
         ):
-            return await recorder.watch("", calls.resolve(wanted, _salt(salt)))
+            return await recorder.watch("", calls.resolve(wanted, salt_from(salt)))
 
     record = finish(work())
     if json:
@@ -172,8 +224,8 @@ def follow(
         secret = read_secret(network_secret)
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
-            _told_of_silence(calls, wanted, _salt(salt)),
-            aclosing(calls.follow(wanted, _salt(salt))) as versions,
+            told_of_silence(calls, wanted, salt_from(salt)),
+            aclosing(calls.follow(wanted, salt_from(salt))) as versions,
         ):
             async for record in versions:
                 if json:
@@ -185,7 +237,7 @@ def follow(
 
 
 @asynccontextmanager
-async def _told_of_silence(calls: Calls, public_key: bytes, salt: bytes) -> AsyncGenerator[None]:
+async def told_of_silence(calls: Calls, public_key: bytes, salt: bytes) -> AsyncGenerator[None]:
     """Say on standard error, each once, that there is nothing to see yet, and nobody to ask."""
     telling = asyncio.create_task(_tell_of_silence(calls, public_key, salt))
     try:
@@ -210,9 +262,12 @@ async def _tell_of_silence(calls: Calls, public_key: bytes, salt: bytes) -> None
         talk(f"{what}; no other node is reachable now: looking again every {every_s:g} s")
 
 
-def _value(value: str | None, file: str | None) -> bytes:
-    if (value is None) == (file is None):
-        raise MisuseError("name what to publish: a VALUE, or --file PATH (one of them)")
+def _value(value: str | None, file: str | None, tree: Path | None) -> bytes:
+    """Return what is to be published; nothing where it is to be a tree, whose name is not known."""
+    if sum(given is not None for given in (value, file, tree)) != 1:
+        raise MisuseError("name what to publish: a VALUE, --file PATH or --tree PATH (one of them)")
+    if tree is not None:
+        return b""
     if value is not None:
         return value.encode(errors="surrogateescape")
     if file == STANDARD_STREAM:
@@ -224,10 +279,6 @@ def _value(value: str | None, file: str | None) -> bytes:
                 f"a record's value holds at most {VALUE_BYTES_MAX:,} bytes, {file} has {size:,}"
             )
         return opened.read(VALUE_BYTES_MAX + 1)
-
-
-def _salt(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
 
 
 def _record_facts(record: Record) -> dict[str, object]:

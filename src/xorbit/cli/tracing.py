@@ -126,6 +126,10 @@ class Recorder(FileCalls):
         """Let go of a root."""
         return await self._at.unpin(name, salt)
 
+    async def get_signed(self, key: ItemKey) -> Item:
+        """Return a record, followed."""
+        return await self.watch("", self._at.get_signed(key))
+
     def facts(self) -> dict[str, object]:
         """Return the trace as JSON has it, to be put among a command's facts."""
         return {"trace": recorded_facts(self)} if self._wanted else {}

@@ -31,9 +31,10 @@ from xorbit.cli.output import (
     talk,
     warn_not_kept,
 )
+from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import MisuseError
-from xorbit.files.cid import Place, parse_place
+from xorbit.files.cid import Place
 from xorbit.files.flow import Progress
 from xorbit.files.local import Source
 from xorbit.files.local_tree import cid_of
@@ -123,6 +124,7 @@ def get(
             help="Of a file, only from byte A to byte B, the first being 0; A- is up to the end.",
         ),
     ] = None,
+    salt: Salt = "",
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
@@ -136,23 +138,27 @@ def get(
     are never written. For a directory there must be nothing at the path, or an empty folder; names
     and symbolic links that lead out of it are refused.
     """
-    place, part, to = parse_place(name.strip()), parse_range(bytes_range), output_to(output)
+    named, part, to = place_named(home, name, salt), parse_range(bytes_range), output_to(output)
     if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
 
-    async def work() -> Written:
+    version = Facts()
+
+    async def work() -> tuple[Place, Written]:
         async with (
             open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
-            recorder.at(calls, f"get {place}"),
+            recorder.at(calls, f"get {named}"),
         ):
+            place = await version.newest(recorder, named)
             with progress("get") as tell:
-                return await _get(recorder, place, to, part, tell)
+                return place, await _get(recorder, place, to, part, tell)
 
-    done = finish(work(), at_once=not isinstance(to, Path))
+    place, done = finish(work(), at_once=not isinstance(to, Path))
     if json:
-        fact_json({"cid": str(place.cid), **_written(done), "path": output, **recorder.facts()})
+        facts = {"cid": str(place.cid), **version(), **_written(done), "path": output}
+        fact_json({**facts, **recorder.facts()})
     elif isinstance(to, Path):
         files = "" if done.folders == 0 else f" in {_count(done.files, 'file')}"
         talk(f"{human_size(done.bytes)}{files} written to {output}")

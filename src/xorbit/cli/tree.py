@@ -7,12 +7,13 @@ from xorbit.api import open_calls
 from xorbit.cli.names import PlaceArgument, Stdout
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
 from xorbit.cli.output import fact_columns, fact_json, finish, printable, talk
-from xorbit.files.cid import parse_place
+from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.files.listing import EntryInfo
 
 
 def cat(
     name: PlaceArgument,
+    salt: Salt = "",
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
@@ -22,20 +23,21 @@ def cat(
 
     Unlike `get` it asks no terminal whether it wants them.
     """
-    place = parse_place(name.strip())
+    place, version = place_named(home, name, salt), Facts()
     secret = read_secret(network_secret)
 
     async def work() -> None:
         async with open_calls(
             home, bootstrap=bootstrap or (), network=network, secret=secret
         ) as calls:
-            await calls.get_file_to(place, Stdout(forced=True))
+            await calls.get_file_to(await version.newest(calls, place), Stdout(forced=True))
 
     finish(work(), at_once=True)
 
 
 def ls(
     name: PlaceArgument,
+    salt: Salt = "",
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
@@ -47,14 +49,14 @@ def ls(
     The size of a directory is what all blocks below it weigh, as its maker says. Of a file the file
     itself is listed.
     """
-    place = parse_place(name.strip())
+    place, version = place_named(home, name, salt), Facts()
     secret = read_secret(network_secret)
 
     async def work() -> tuple[EntryInfo, ...]:
         async with open_calls(
             home, bootstrap=bootstrap or (), network=network, secret=secret
         ) as calls:
-            return await calls.ls(place)
+            return await calls.ls(await version.newest(calls, place))
 
     found = finish(work())
     if json:
@@ -67,6 +69,7 @@ def ls(
 
 def stat(
     name: PlaceArgument,
+    salt: Salt = "",
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
@@ -74,18 +77,18 @@ def stat(
     json: Json = False,
 ) -> None:
     """Say what is at a name or a path inside it: its own name, what it is, how large."""
-    place = parse_place(name.strip())
+    place, version = place_named(home, name, salt), Facts()
     secret = read_secret(network_secret)
 
     async def work() -> EntryInfo:
         async with open_calls(
             home, bootstrap=bootstrap or (), network=network, secret=secret
         ) as calls:
-            return await calls.stat(place)
+            return await calls.stat(await version.newest(calls, place))
 
     found = finish(work())
     if json:
-        fact_json(_facts(found))
+        fact_json({**_facts(found), **version()})
         return
     facts = {key: str(value) for key, value in _facts(found).items() if key != "name"}
     fact_columns([(key, printable(value)) for key, value in facts.items()])

@@ -128,13 +128,22 @@ def parse_place(text: str) -> Place:
     Raises:
         MisuseError: as `parse_cid`, or a part of the path is no name of an entry.
     """
-    bare = _bare(text)
-    name, _, rest = bare.partition("/")
+    name, path = split_name(text)
+    return Place(_parse(text, name), path)
+
+
+def split_name(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return what stands before the path, without a scheme, and the names of the path, checked.
+
+    Raises:
+        MisuseError: another scheme, or a part of the path is no name of an entry.
+    """
+    name, _, rest = _bare(text).partition("/")
     path = rest.removesuffix("/").split("/") if rest else []
     for part in path:
         if problem := name_problem(part):
             raise _misuse(text, f"in its path stands {shown(part)}: {problem}")
-    return Place(_parse(text, name), tuple(path))
+    return name, tuple(path)
 
 
 def _bare(text: str) -> str:

@@ -40,10 +40,10 @@ from xorbit.items import (
 from xorbit.keys import UserKey
 from xorbit.pins import Kept, Order, Root, Told
 from xorbit.run import pinning
-from xorbit.run.file_calls import FileCalls
 from xorbit.run.file_calls import Name as Name
 from xorbit.run.file_calls import cid_from as cid_from
 from xorbit.run.publish import PublishReceipt, publish
+from xorbit.run.tree_calls import TreeCalls
 from xorbit.store.base import Usage
 from xorbit.wire.message import Receipt
 
@@ -114,7 +114,7 @@ class NodeStatus(Struct, frozen=True):
         return "failing" if self.timeout_rate >= TIMEOUT_RATE_FAILING else "ok"
 
 
-class Calls(FileCalls):
+class Calls(TreeCalls):
     """What a local caller may ask of a node; files are made of the blocks that it puts and gets."""
 
     @abstractmethod

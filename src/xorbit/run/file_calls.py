@@ -9,24 +9,25 @@ from pathlib import Path
 
 from xorbit.errors import MisuseError
 from xorbit.files import transfer, trees
-from xorbit.files.cid import Cid, Codec, Place, parse_cid, parse_place
+from xorbit.files.cid import Cid, Codec, Place, parse_cid
 from xorbit.files.flow import Progress, PutReceipt, Sink
 from xorbit.files.listing import EntryInfo
 from xorbit.files.local import Source
 from xorbit.files.new_tree import Written
+from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name, tree_version
 from xorbit.files.reader import FileReader, open_reader
 from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.files.tree import Found
-from xorbit.items import Item, ItemKey, Kind
+from xorbit.items import Item, ItemKey, Kind, Record, record_key
 from xorbit.pins import Order, Told
 from xorbit.run import pinning
 from xorbit.run.pinning import ImportSummary
 
 Name = str | Cid | ItemKey
 """What a block or a file is asked for by: its CID, parsed or not, or its key."""
-PlaceName = str | Place | Cid | ItemKey | Found
+PlaceName = str | Place | RecordPlace | Cid | ItemKey | Found
 """The same, where a path may follow: "CID/path", also after `xorbit://` or `ipfs://`; or what was
-found there."""
+found there. Or "PUBLICKEY/path": in the tree that the newest version of its record points to."""
 
 
 class FileCalls(ABC):
@@ -51,6 +52,10 @@ class FileCalls(ABC):
     @abstractmethod
     async def unpin(self, name: Name, salt: bytes = b"") -> int:
         """Let go of a root; see `Calls`."""
+
+    @abstractmethod
+    async def get_signed(self, key: ItemKey) -> Item:
+        """Return the newest version of a signed item; see `Calls`."""
 
     # --- Put --------------------------------------------------------------------------------------
 
@@ -163,11 +168,30 @@ class FileCalls(ABC):
         found = await self.find(name)
         return await trees.get_tree(self, found, path, progress=progress)
 
+    async def place(self, name: PlaceName) -> Place:
+        """Return the place that a name means; one that goes by a record is resolved.
+
+        Raises:
+            MisuseError: not a name.
+            NotFoundError: nobody has the record, or it points to no tree.
+            NoPeersError: it is not here, and this node reaches nobody.
+        """
+        place = place_from(name)
+        if isinstance(place, Place):
+            return place
+        return Place((await self.newest_tree(place)).cid, place.path)
+
+    async def newest_tree(self, place: RecordPlace) -> TreeVersion:
+        """Return the newest version that is found of a tree published under a key; as `place`."""
+        record = await self.get_signed(record_key(place.public_key, place.salt))
+        assert isinstance(record, Record), "the key is that of a record"
+        return tree_version(record)
+
     async def find(self, name: PlaceName) -> Found:
         """Return what is at a place, as its blocks say it; raises as `ls`."""
         if isinstance(name, Found):
             return name
-        return await trees.find(self, place_from(name))
+        return await trees.find(self, await self.place(name))
 
     async def ls(self, name: PlaceName) -> tuple[EntryInfo, ...]:
         """Return what is in a directory, in the order of the names; of a file, the file itself.
@@ -177,11 +201,11 @@ class FileCalls(ABC):
             FormatError: no directory that may be; names the block.
             XorbitError: as `get_block`.
         """
-        return await trees.list_place(self, place_from(name))
+        return await trees.list_place(self, await self.place(name))
 
     async def stat(self, name: PlaceName) -> EntryInfo:
         """Say what is at a place: its name, what it is, and how large; raises as `ls`."""
-        return await trees.stat(self, place_from(name))
+        return await trees.stat(self, await self.place(name))
 
     async def open(self, name: PlaceName) -> FileReader:
         """Open a file for reading anywhere in it; only what is read is fetched, with read-ahead.
@@ -210,7 +234,7 @@ class FileCalls(ABC):
 
     async def _found_or_root(self, name: PlaceName) -> Found | Cid:
         """Return what is at a place, or the root's name alone, which asks for no block."""
-        place = name if isinstance(name, Found) else place_from(name)
+        place = name if isinstance(name, Found) else await self.place(name)
         return await self.find(place) if isinstance(place, Found) or place.path else place.cid
 
 
@@ -231,7 +255,7 @@ def cid_from(name: Name) -> Cid:
             raise MisuseError(f"expected a name (text, Cid or ItemKey), got {name!r:.80}")
 
 
-def place_from(name: PlaceName) -> Place:
+def place_from(name: PlaceName) -> Place | RecordPlace:
     """Return the place that a name in any of its forms means.
 
     Raises:
@@ -239,8 +263,8 @@ def place_from(name: PlaceName) -> Place:
     """
     match name:
         case str():
-            return parse_place(name.strip())  # blanks come with what is copied from a page
-        case Place():
+            return parse_name(name.strip())  # blanks come with what is copied from a page
+        case Place() | RecordPlace():
             return name
         case Found():
             return Place(name.cid)
