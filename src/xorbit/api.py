@@ -437,11 +437,12 @@ async def open_calls(
     secret: bytes | None = None,
     limits: Limits = DEFAULT_LIMITS,
     join: bool = True,
+    control: bool = False,
 ) -> AsyncGenerator[Calls]:
     """Use the node that runs on a home; with none running, be a client for as long as it takes.
 
     Without `join` that client looks for nobody: what it does concerns the home alone, and there
-    must be one.
+    must be one. With `control` other programs may use it meanwhile.
 
     Raises:
         MisuseError: the home, or the node that runs on it, belongs to another network than the one
@@ -460,7 +461,7 @@ async def open_calls(
             network=network,
             secret=secret,
             limits=limits,
-            control=False,
+            control=control,
             join=join,
         )
         async with node:

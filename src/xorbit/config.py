@@ -160,6 +160,29 @@ it."""
 CAR_ROOTS_MAX = 255
 """How many roots a CAR may have."""
 
+# --- As a file system (fsspec) ------------------------------------------------------------------
+
+FS_HELD_BYTES_MAX = 32 * 2**20
+"""How many bytes of blocks that were read last are kept for whoever reads them again."""
+FS_BLOCKS_IN_FLIGHT_MAX = 64
+"""How many blocks are asked for at once, by all who read from one home in this process."""
+FS_RANGES_AT_ONCE_MAX = 16
+"""How many ranges of files are fetched at once; each may have a window of blocks in memory."""
+FS_ENTRIES_HELD_MAX = 65_536
+"""Of how many paths it is remembered what is there, about 500 bytes each."""
+FS_FOUND_HELD_MAX = 64
+"""Of how many paths the root node is kept as it was parsed; that of a large file takes 0.5 MB."""
+FS_VERSIONS_HELD_MAX = 256
+FS_VERSION_S = 30.0
+"""For how long the newest version of the tree under a key counts as that."""
+FS_ATTACH_S = 10.0
+"""How long to wait for a home that another process has taken and does not, or not yet, share."""
+FS_ATTACH_PAUSE_S = 0.1
+FS_CLOSE_S_MAX = 10.0
+"""How long an interpreter that ends waits for the client that it was."""
+FS_LINE_BYTES = 8_192
+"""In pieces of how many bytes the end of a line is looked for."""
+
 # --- Sockets ------------------------------------------------------------------------------------
 
 RECEIVE_BYTES = 262_144

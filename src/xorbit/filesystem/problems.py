@@ -1,0 +1,83 @@
+"""What went wrong, as programs expect it from a file system: kinds of OSError.
+
+The message stays that of xorbit, and its error the cause. One line must not be crossed: that a path
+does not exist (`FileNotFoundError`) is said of what the tree does not have. What it has and nobody
+can be reached for is another error, or readers such as zarr, to whom a missing file is an empty
+one, would read zeros where there is data.
+"""
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from xorbit.errors import (
+    MisuseError,
+    NoPeersError,
+    NotFoundError,
+    PeerError,
+    StoppedError,
+    XorbitError,
+)
+
+READ_ONLY = (
+    "xorbit:// is read-only, since names say what is in a file: `xorbit put` and "
+    "`Node.put_tree` make new ones"
+)
+
+
+class UnavailableError(NotFoundError):
+    """Nobody that could be asked holds a block or a record, which says nothing of paths."""
+
+
+@contextmanager
+def as_os_errors(path: str, to: str = "") -> Generator[None]:
+    """Raise what xorbit raises as OSError.
+
+    Args:
+        path: What was asked for, in the file system.
+        to: Where it was to be written to on this machine; "" where it was only read.
+    """
+    try:
+        yield
+    except XorbitError as error:
+        raise _os_error(error, path, to) from error
+
+
+def _os_error(error: XorbitError, path: str, to: str) -> OSError:
+    said = str(error)
+    match error:
+        case UnavailableError() if "/" in path:
+            return OSError(errno.EIO, said, path)
+        case NotFoundError():
+            return FileNotFoundError(errno.ENOENT, said, path)
+        case NoPeersError():
+            return ConnectionError(errno.ENETUNREACH, said, path)
+        case StoppedError():
+            return ConnectionAbortedError(errno.ECONNABORTED, said, path)
+        case PeerError():
+            return OSError(errno.EBADMSG, said, path)
+        case MisuseError():
+            return OSError(errno.EINVAL, said, to or path)
+        case _:
+            return OSError(errno.EIO, said, to or path)
+
+
+def no_such_name(error: MisuseError, path: str) -> FileNotFoundError:
+    """Return that nothing can be at what is no name of anything."""
+    return FileNotFoundError(errno.ENOENT, str(error), path)
+
+
+def is_a_directory(path: str) -> IsADirectoryError:
+    """Return that a directory cannot be read as a file."""
+    return IsADirectoryError(errno.EISDIR, "that is a directory, no file", path)
+
+
+def is_a_link(path: str, target: str) -> OSError:
+    """Return that a symbolic link is not followed."""
+    said = f"that is a symbolic link to {target!r}, which is not followed; `xorbit get` keeps it"
+    return OSError(errno.ELOOP, said, path)
+
+
+def is_read_only(path: str) -> PermissionError:
+    """Return that nothing is written here."""
+    return PermissionError(errno.EROFS, READ_ONLY, path)
