@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import fairness, node, queue, store
+from benchmarks import fairness, node, queue, store, transfer
 from benchmarks.measure import Row, print_table
 from xorbit.run.loop import run
 
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "store": store.rows,
     "queue": queue.rows,
     "fairness": fairness.rows,
+    "transfer": transfer.rows,
 }
 
 

@@ -124,8 +124,24 @@ SWARM_LOG_BYTES_READ = 16_384
 
 # --- Files --------------------------------------------------------------------------------------
 
-WINDOW_BLOCKS = 32
-"""How many blocks of a file are in flight unless the caller says otherwise: 2 MiB."""
+WINDOW_BLOCKS = 256
+"""How many blocks of a file may be in flight unless the caller says otherwise: 16 MiB. How many are
+is what the throughput that is measured asks for."""
+WINDOW_BLOCKS_FIRST = 4
+"""How many are at first: 256 KiB."""
+WINDOW_BLOCKS_MIN = 2
+WINDOW_GAIN_MIN = 1.125
+"""A window of twice the size is kept where it carries so many times as much."""
+WINDOW_ROUNDS_HELD = 16
+"""After so many rounds of its blocks a window is tried larger, then smaller, and so on."""
+WINDOW_CHANGE = 2.0
+"""Where it carries so many times as much or as little as when it began, one is tried at once."""
+WINDOW_ROUND_BLOCKS_MIN = 16
+"""The throughput is measured over at least so many blocks, or it would be chance."""
+WINDOW_FLIGHT_S_MAX = 4.0
+"""Where blocks take longer, fewer are in flight: requests time out after 10 s at most."""
+BLOCK_COST_BYTES = 32_768
+"""What a block costs besides its bytes: its time, put as bytes."""
 BATCH_BLOCKS_MAX = 32
 """How many blocks are cut and hashed in one go on the worker thread: 2 MiB."""
 LOOK_FIRST_BYTES_MIN = 1_024
@@ -149,7 +165,7 @@ TREE_LEAVES_SEEN_MAX = 65_536
 """Of how many leaves such a pass remembers that it had them; what is forgotten may come again."""
 AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
-FLOW_STEPS_MAX = 256
+FLOW_STEPS_MAX = 1_024
 """How many steps of what is being written (a folder, a leaf) may wait for their turn."""
 SYNCED_FILES_MAX = 256
 """How many files of a tree are put on disk one by one, in a second; if there are more, all of the

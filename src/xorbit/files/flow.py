@@ -6,6 +6,7 @@ disk, the caller's sink) runs on a worker thread.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
@@ -13,6 +14,7 @@ from typing import Protocol, TypeVar
 from xorbit.config import FLOW_STEPS_MAX, WINDOW_BLOCKS
 from xorbit.errors import MisuseError, XorbitError
 from xorbit.files.cid import Cid, Codec
+from xorbit.files.pace import Pace
 from xorbit.files.tree import Steps, Want
 from xorbit.ids import Id
 from xorbit.items import ItemKey, Kind
@@ -65,14 +67,62 @@ class Blocks(BlocksToGet, Protocol):
         ...
 
 
+class Window:
+    """Lets a block go when there is room: as many are in flight as the throughput asks for.
+
+    Each `acquire` that returns is followed by one `release`.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Let at most so many blocks be in flight."""
+        check_window(most)
+        self._pace = Pace(most)
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Wait for room; who waits longest goes first."""
+        loop = asyncio.get_running_loop()
+        if self._waiting or self._in_flight >= self._pace.window:
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(waiter)
+            await self._turn(waiter)
+        else:
+            self._in_flight += 1
+        self._pace.begin(loop.time())
+
+    def release(self, size: int) -> None:
+        """Say that a block, of so many bytes, is done with."""
+        self._in_flight -= 1
+        self._pace.done(asyncio.get_running_loop().time(), size, self._in_flight)
+        self._wake()
+
+    async def _turn(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            await waiter  # who wakes us has counted us in
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                self._in_flight -= 1
+                self._wake()
+            raise
+
+    def _wake(self) -> None:
+        while self._waiting and self._in_flight < self._pace.window:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._in_flight += 1
+                waiter.set_result(None)
+
+
 # --- Fetching -----------------------------------------------------------------------------------
 
 
 class Fetcher:
     """Gets the blocks of one tree; those that will be wanted next are fetched meanwhile.
 
-    At most `window` of these are in flight, and four times as many in memory; what came and was
-    never wanted gives way to what is wanted sooner. `close` at the end.
+    Of these as many are in flight as the throughput asks for, at most `window`, and four times as
+    many in memory; what came and was never wanted gives way to what is wanted sooner. `close` at
+    the end.
     """
 
     def __init__(
@@ -83,8 +133,8 @@ class Fetcher:
         self._blocks = blocks
         self._root = root
         self._what = what
-        self._window = window
-        self._slots = asyncio.Semaphore(window)
+        self._most = window
+        self._window = Window(window)
         self._coming: dict[Cid, asyncio.Task[bytes]] = {}
 
     async def get(self, want: Want) -> bytes:
@@ -94,7 +144,7 @@ class Fetcher:
             XorbitError: whatever `get_block` raised, with the name of the block.
         """
         task = self._coming.pop(want.cid, None) or asyncio.create_task(self.fetch(want.cid))
-        for cid in want.ahead[: self._window]:
+        for cid in want.ahead[: self._most]:
             if cid not in self._coming:
                 self._begin(cid)
         return await task
@@ -115,14 +165,20 @@ class Fetcher:
             await asyncio.wait(tasks)
 
     def _begin(self, cid: Cid) -> None:
-        if len(self._coming) >= 4 * self._window:
+        if len(self._coming) >= 4 * self._most:
             self._coming.pop(next(iter(self._coming))).cancel()
         task = self._coming[cid] = asyncio.create_task(self._fetch_ahead(cid))
         task.add_done_callback(_heed)
 
     async def _fetch_ahead(self, cid: Cid) -> bytes:
-        async with self._slots:
-            return await self.fetch(cid)
+        await self._window.acquire()
+        size = 0
+        try:
+            data = await self.fetch(cid)
+            size = len(data)
+            return data
+        finally:
+            self._window.release(size)
 
 
 def _heed(task: asyncio.Task[bytes]) -> None:
@@ -187,8 +243,8 @@ def _next(steps: Generator[T, bytes, object], data: bytes) -> T | None:
 class Flow:
     """Steps that are done one after the other on a worker thread; some first wait for a block.
 
-    At most `window` blocks are in flight or waiting for their turn. `deliver` runs in a task of its
-    own until `end`.
+    As many blocks are in flight or waiting for their turn as the throughput asks for, at most
+    `window`. `deliver` runs in a task of its own until `end`.
     """
 
     def __init__(
@@ -196,7 +252,7 @@ class Flow:
     ) -> None:
         """Fetch in `tasks`; tell how many bytes were delivered, each time there are some."""
         self._tasks = tasks
-        self._slots = asyncio.Semaphore(window)
+        self._window = Window(window)
         self._steps: asyncio.Queue[_Step | None] = asyncio.Queue(FLOW_STEPS_MAX)
         self._tell = tell
 
@@ -206,7 +262,7 @@ class Flow:
         async def fetch() -> bytes:
             return await fetched()
 
-        await self._slots.acquire()
+        await self._window.acquire()
         await self._steps.put((self._tasks.create_task(fetch()), do))
 
     async def then(self, do: Callable[[], object]) -> None:
@@ -233,12 +289,12 @@ class Flow:
         if not batch:
             return
         await in_thread(lambda: _do_all(batch))
-        blocks = [data for data, _ in batch if data is not None]
+        sizes = [len(data) for data, _ in batch if data is not None]
         batch.clear()
-        for _ in blocks:
-            self._slots.release()
-        if blocks:
-            self._tell(sum(map(len, blocks)))
+        for size in sizes:
+            self._window.release(size)
+        if sizes:
+            self._tell(sum(sizes))
 
 
 _Step = tuple[asyncio.Task[bytes] | None, Sink]

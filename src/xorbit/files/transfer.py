@@ -24,6 +24,7 @@ from xorbit.files.flow import (
     Progress,
     PutReceipt,
     Sink,
+    Window,
     check_window,
     in_thread,
     naming,
@@ -69,9 +70,10 @@ async def put_file(
 ) -> PutSummary:
     """Cut a source into blocks, store them all and return its name and who holds it.
 
-    At most `window` blocks are in flight, and as many again (32 at most) read ahead. The first
-    block that cannot be stored cancels the others and its error is raised, with the name of the
-    source, and its own unless nobody at all could be reached.
+    As many blocks are in flight as the measured throughput asks for, at most `window`, and as many
+    as the lesser of `window` and 32 are read ahead. The first block that cannot be stored cancels
+    the others and its error is raised, with the name of the source, and its own unless nobody at
+    all could be reached.
 
     Raises:
         MisuseError: no such file, or a directory, a window below 1, a `kind` that is no hash.
@@ -142,7 +144,7 @@ class _Put:
     ) -> None:
         self._blocks = blocks
         self._what = what
-        self._slots = asyncio.Semaphore(window)
+        self._window = Window(window)
         self._ahead = min(window, BATCH_BLOCKS_MAX)
         self._progress = progress
         self._total = total
@@ -157,7 +159,7 @@ class _Put:
         async with owned_tasks() as tasks:
             while batch := await in_thread(lambda: list(islice(made, self._ahead))):
                 for cid, data in batch:
-                    await self._slots.acquire()
+                    await self._window.acquire()
                     last = cid, tasks.create_task(self._put(cid, data))
         assert last is not None, "everything has a root"
         root, stored = last
@@ -171,7 +173,7 @@ class _Put:
             with naming(f"cannot store {self._what}"):
                 receipt = await self._store(cid, data)
         finally:
-            self._slots.release()
+            self._window.release(len(data))
         held = receipt.holders
         self._fewest = min(held, self._fewest, key=len) if self._count else held
         self._not_kept = self._not_kept or receipt.not_kept
@@ -208,9 +210,10 @@ async def get_file(
 ) -> int:
     """Fetch a file, or a part, hand the bytes to `sink` in order and return how many they were.
 
-    At most `window` leaves are in flight or waiting for their turn; besides them memory holds only
-    the nodes on the way from the root to the leaf that is asked for next. Leaves outside of the
-    part are not fetched. When this call is over, `sink` is not called any more.
+    At most `window` leaves are in flight or waiting for their turn, fewer where more would carry no
+    more; besides them memory holds only the nodes on the way from the root to the leaf that is
+    asked for next. Leaves outside of the part are not fetched. When this call is over, `sink` is
+    not called any more.
 
     A few blocks may honestly describe an enormous file: `progress` is told the size before the
     first byte is written, and may raise to stop.
