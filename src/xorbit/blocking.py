@@ -10,11 +10,11 @@ import asyncio
 import io
 import logging
 import threading
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from xorbit.api import Node
 from xorbit.config import DEFAULT_LIMITS, Limits
@@ -47,6 +47,7 @@ from xorbit.run.calls import (
 )
 from xorbit.run.file_calls import PlaceName
 from xorbit.run.loop import run
+from xorbit.run.mirroring import Mirrored, NotMirrored
 from xorbit.run.pinning import ImportSummary
 from xorbit.run.publish import PublishReceipt
 from xorbit.run.tree_calls import PublishedTree
@@ -251,6 +252,18 @@ class BlockingNode:
         )
         return self._do(publishing)
 
+    def mirror(
+        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+    ) -> Generator[Mirrored | NotMirrored]:
+        """Keep a folder at the newest version of a published tree; see `TreeCalls`."""
+        return self._each(self._node.mirror(name, path, progress=progress))
+
+    def mirror_once(
+        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+    ) -> Mirrored:
+        """Bring a folder to the newest version of a published tree; see `TreeCalls`."""
+        return self._do(self._node.mirror_once(name, path, progress=progress))
+
     def newest_tree(self, place: RecordPlace) -> TreeVersion:
         """Return the newest version of a tree published under a key; see `FileCalls`."""
         return self._do(self._node.newest_tree(place))
@@ -261,21 +274,24 @@ class BlockingNode:
 
     def follow(self, public_key: Key, salt: bytes = b"") -> Generator[Record]:
         """Give the newest version of a record, then each newer one as it comes; see `Calls`."""
-        versions = self._node.follow(public_key, salt)
-
-        async def following() -> Record | None:
-            return await anext(versions, None)
-
-        try:
-            while (version := self._do(following())) is not None:
-                yield version
-        finally:
-            if self._thread.is_alive():
-                self._do(versions.aclose())
+        return self._each(self._node.follow(public_key, salt))
 
     def trace(self, work: Guid | str) -> tuple[Event, ...]:
         """Return what this node remembers of one operation, oldest first; see `Calls`."""
         return self._do(self._node.trace(work))
+
+    def _each(self, steps: AsyncGenerator[T]) -> Generator[T]:
+        end = object()
+
+        async def following() -> T | object:
+            return await anext(steps, end)
+
+        try:
+            while (step := self._do(following())) is not end:
+                yield cast("T", step)
+        finally:
+            if self._thread.is_alive():
+                self._do(steps.aclose())
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         if not self._thread.is_alive():

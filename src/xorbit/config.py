@@ -163,6 +163,13 @@ TREE_NODES_MAX = 1_048_576
 """How many nodes one pass over all blocks of a tree takes; each it remembers, about 100 bytes."""
 TREE_LEAVES_SEEN_MAX = 65_536
 """Of how many leaves such a pass remembers that it had them; what is forgotten may come again."""
+MIRROR_ENTRIES_MAX = 1_048_576
+"""How many entries a tree that is mirrored may have; each takes about 500 bytes of memory, as long
+as a version is being put in place."""
+MIRROR_LEAVES_MAX = 262_144
+"""Of how many leaves a mirror remembers in which of its files they stand (16 GiB of them)."""
+MIRROR_RETRY_S = 30.0
+"""When a mirror tries again to get a version that could not be had, unless a newer one comes."""
 AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
 FLOW_STEPS_MAX = 1_024

@@ -19,6 +19,7 @@ from xorbit.cli import (
     find,
     info,
     key,
+    mirror,
     network,
     node,
     pin,
@@ -76,6 +77,7 @@ app.command("gc")(pin.gc)
 app.command("publish")(record.publish)
 app.command("resolve")(record.resolve)
 app.command("follow")(record.follow)
+app.command("mirror")(mirror.mirror)
 app.command("whereis")(find.whereis)
 app.command("fingers")(find.fingers)
 app.command("lookup")(find.lookup)

@@ -1,0 +1,111 @@
+"""`xorbit mirror`: a folder that follows what somebody publishes.
+
+What happens in the folder stands in files/mirror.py; here is only what is typed and said.
+"""
+
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xorbit.api import default_home, open_calls
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, progress, talk
+from xorbit.cli.places import Salt, salt_from
+from xorbit.cli.record import PublicKey, told_of_silence
+from xorbit.files.pointer import RecordPlace
+from xorbit.keys import public_key_from
+from xorbit.run.mirroring import Mirrored, NotMirrored
+
+SHOWN_MAX = 10
+"""How many paths that were left out are told one by one."""
+
+
+def mirror(
+    public_key: PublicKey,
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A new or empty folder, or one that mirrors this key already.",
+            show_default=False,
+        ),
+    ],
+    salt: Salt = "",
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="Bring the folder to the newest version, and stop."),
+    ] = False,
+    bootstrap: Bootstrap = None,
+    network: NetworkName = None,
+    network_secret: NetworkSecret = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Keep a folder as the newest version of a published tree is, until Ctrl-C.
+
+    A line for each version: its sequence number and name, how many files were written and removed,
+    and what was fetched for that: only blocks that no file of the folder has.
+
+    Nothing of a version shows before all of it is there; then file after file is replaced. After a
+    kill each file is whole, of one version or the next, and the next run goes on. A version that
+    cannot be had leaves the folder as it was; it is tried again.
+
+    What you put into the folder or change in it is never replaced or removed. Where that is in the
+    way of the version it is said so, and with --once the exit code is 1: move it away, and the
+    mirror puts its own there. What you delete of the mirror's comes back with the next version or
+    run. The mirror's notes are in DIR/.xorbit-mirror.
+    """
+    place = RecordPlace(public_key_from(home or default_home(), public_key), salt_from(salt))
+    secret = read_secret(network_secret)
+
+    async def work() -> bool:
+        async with open_calls(
+            home, bootstrap=bootstrap or (), network=network, secret=secret
+        ) as calls:
+            with progress("mirror") as tell:
+                if once:
+                    done = await calls.mirror_once(place, directory, progress=tell)
+                    _tell(done, json)
+                    return not done.left_out
+                async with (
+                    told_of_silence(calls, place.public_key, place.salt),
+                    aclosing(calls.mirror(place, directory, progress=tell)) as outcomes,
+                ):
+                    async for outcome in outcomes:
+                        _tell(outcome, json)
+            return True
+
+    if not finish(work()):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _tell(outcome: Mirrored | NotMirrored, json: bool) -> None:
+    if isinstance(outcome, NotMirrored):
+        stays = f"stays at version {outcome.at}" if outcome.at else "stays empty"
+        talk(f"version {outcome.seq} cannot be had, the folder {stays}: {outcome.error}")
+        return
+    for path in outcome.left_out[:SHOWN_MAX]:
+        talk(f"left out of version {outcome.seq}: {path}, where something is that is not its own")
+    if len(outcome.left_out) > SHOWN_MAX:
+        talk(f"left out of version {outcome.seq}: {len(outcome.left_out) - SHOWN_MAX:,} more")
+    if json:
+        fact_json(_facts(outcome))
+        return
+    fetched = f"{outcome.fetched_blocks:,} blocks fetched, {human_size(outcome.fetched_bytes)}"
+    changed = f"{outcome.files:,} written, {outcome.removed:,} removed"
+    fact(f"{outcome.seq}  {outcome.cid}  {changed}; {fetched}")
+
+
+def _facts(done: Mirrored) -> dict[str, object]:
+    return {
+        "seq": done.seq,
+        "cid": str(done.cid),
+        "files": done.files,
+        "removed": done.removed,
+        "fetched_blocks": done.fetched_blocks,
+        "fetched_bytes": done.fetched_bytes,
+        "reused_bytes": done.reused_bytes,
+        "left_out": list(done.left_out),
+    }
