@@ -189,7 +189,7 @@ FS_HELD_BYTES_MAX = 32 * 2**20
 """How many bytes of blocks that were read last are kept for whoever reads them again."""
 FS_BLOCKS_IN_FLIGHT_MAX = 64
 """How many blocks are asked for at once, by all who read from one home in this process."""
-FS_RANGES_AT_ONCE_MAX = 16
+FS_RANGES_AT_ONCE_MAX = 64
 """How many ranges of files are fetched at once; each may have a window of blocks in memory."""
 FS_ENTRIES_HELD_MAX = 65_536
 """Of how many paths it is remembered what is there, about 500 bytes each."""

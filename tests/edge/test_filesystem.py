@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.edge.cli_nodes import NETWORK, WITHIN_S, XORBIT, NodeProcess
+from tests.edge.worker import read_there
 from xorbit.files.unixfs import CHUNK_BYTES
 from xorbit.filesystem import XorbitFileSystem
 from xorbit.filesystem.blocks import SharedCalls
@@ -187,13 +188,6 @@ def test_processes_share_the_node_of_one(top: str, options: dict[str, Any]) -> N
                 fs.cat_file(f"{top}/table.csv", at, at + 10) for at in (0, 1, 100_000)
             ]
     assert fs.info(f"{top}/table.csv")["size"] == size
-
-
-def read_there(data: bytes, path: str, at: int) -> bytes:
-    fs = pickle.loads(data)
-    with fs.open(path) as file:
-        file.seek(at)
-        return file.read(10)
 
 
 @forking

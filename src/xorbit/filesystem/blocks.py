@@ -118,6 +118,10 @@ class SharedCalls(FileCalls):
         coming.waiting += 1
         try:
             return await asyncio.shield(coming.task)
+        except asyncio.CancelledError:
+            if self._is_closed:  # not who waits was cancelled, but what it waits for
+                raise _closed() from None
+            raise
         finally:
             coming.waiting -= 1
             if not coming.waiting:
@@ -154,7 +158,7 @@ class SharedCalls(FileCalls):
         async with self._lock:
             while self._calls is None:
                 if self._is_closed:
-                    raise StoppedError("this file system was closed")
+                    raise _closed()
                 try:
                     self._calls = await self._stack.enter_async_context(self._opening())
                 except StoreError:
@@ -184,6 +188,10 @@ class SharedCalls(FileCalls):
     async def unpin(self, name: Name, salt: bytes = b"") -> int:
         """Refuse."""
         _refuse()
+
+
+def _closed() -> StoppedError:
+    return StoppedError("this file system was closed, as it is when the interpreter ends")
 
 
 def _refuse() -> NoReturn:

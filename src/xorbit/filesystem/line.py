@@ -82,6 +82,9 @@ class _Inside:
         self.started.set_result((asyncio.get_running_loop(), reading, leave))
         await leave.wait()
         await reading.close()
+        # Who is still reading is told so; cancelled, it would look like nothing that was read.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=FS_CLOSE_S_MAX)
 
 
 def _end(pid: int, loop: asyncio.AbstractEventLoop, leave: asyncio.Event) -> None:

@@ -23,7 +23,7 @@ from xorbit.config import (
 from xorbit.errors import MisuseError
 from xorbit.files.cid import Cid, Place
 from xorbit.files.directory import SymbolicLink
-from xorbit.files.flow import Progress
+from xorbit.files.flow import Progress, owned_tasks
 from xorbit.files.listing import EntryInfo
 from xorbit.files.pointer import RecordPlace
 from xorbit.files.reader import FileReader
@@ -184,10 +184,12 @@ class Reading:
                 for at in which:
                     answers[at] = error
                 return
-            groups = [self._group(path, found, group, answers) for group in _grouped(wanted)]
-            await asyncio.gather(*groups)
+            for group in _grouped(wanted):
+                tasks.create_task(self._group(path, found, group, answers))
 
-        await asyncio.gather(*(fill(path, which) for path, which in by_path.items()))
+        async with owned_tasks() as tasks:
+            for path, which in by_path.items():
+                tasks.create_task(fill(path, which))
         return answers
 
     async def _wanted(

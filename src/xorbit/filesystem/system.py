@@ -11,6 +11,7 @@ in line.py. fsspec has no types: what is unknown ends here and in file.py.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -29,6 +30,7 @@ from xorbit.filesystem.file import AsyncXorbitFile, LeafCache, XorbitFile
 from xorbit.filesystem.line import Line, line_of
 from xorbit.filesystem.problems import is_read_only
 from xorbit.filesystem.reading import Bound, Info, OpenedFile, Reading
+from xorbit.run.calls import Calls
 
 
 class Options(Struct, frozen=True):
@@ -40,10 +42,10 @@ class Options(Struct, frozen=True):
     network_secret: str | None
     version_s: float
 
-    def open(self) -> Any:
+    def open(self) -> AbstractAsyncContextManager[Calls]:
         """Use the node of the home, or be one for as long as somebody reads."""
         return open_calls(
-            self.home,
+            None if self.home is None else Path(self.home).expanduser(),
             bootstrap=self.bootstrap,
             network=self.network,
             secret=self._secret(),
@@ -54,7 +56,7 @@ class Options(Struct, frozen=True):
         if self.network_secret is None:
             return None
         try:
-            return Path(self.network_secret).read_bytes()
+            return Path(self.network_secret).expanduser().read_bytes()
         except OSError as error:  # none of the paths that are asked for
             raise MisuseError(f"cannot read the network's secret: {error}") from error
 
@@ -138,7 +140,8 @@ class XorbitFileSystem(AsyncFileSystem):
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Look anew for the newest versions of what public keys point to; a CID has but one."""
-        self.line.begin(self.line.reading.forget_versions)
+        if self._own_line is not None:
+            self._own_line.begin(self._own_line.reading.forget_versions)
         super().invalidate_cache(path)
 
     # --- What is in it ----------------------------------------------------------------------------
@@ -199,15 +202,13 @@ class XorbitFileSystem(AsyncFileSystem):
         cache_type: str = LeafCache.name,
         **_: Any,
     ) -> XorbitFile:
-        if mode != "rb":
-            raise is_read_only(path)
+        _check_mode(path, mode)
         name = self._bare(path)
         return XorbitFile(self, name, self.opened(name), block_size, cache_type, cache_options)
 
     async def open_async(self, path: str, mode: str = "rb", **_: Any) -> AsyncXorbitFile:
         """Open a file whose `read` and `close` are awaited."""
-        if mode != "rb":
-            raise is_read_only(path)
+        _check_mode(path, mode)
         name = self._bare(path)
         file = await self.line.do(lambda reading: reading.open(name))
         return AsyncXorbitFile(self, name, file)
@@ -259,6 +260,11 @@ class XorbitFileSystem(AsyncFileSystem):
 def _reading(options: Options) -> Reading:
     opening: Opening = options.open
     return Reading(opening, options.version_s)
+
+
+def _check_mode(path: str, mode: str) -> None:
+    if set(mode) != set("rb"):
+        raise is_read_only(path)
 
 
 def _each(bounds: Bound | Iterable[Bound], count: int) -> list[Bound]:

@@ -42,6 +42,8 @@ def test_any_event_loop_may_await_it(home: FakeHome, top: str) -> None:
     """It reads on a loop of its own, so that no caller's loop is held up or left waiting."""
     fs = home.system(asynchronous=True)
 
+    fs.invalidate_cache()
+
     async def read() -> None:
         assert await fs._cat_file(f"{top}/small") == SMALL
         assert await fs._find(f"{top}/sub") == [f"{top}/sub/deep/small"]
@@ -152,6 +154,25 @@ def test_a_home_that_stays_in_use_is_an_error(
     home.fails_to_open = [StoreError("in use")]
     with pytest.raises(OSError, match="in use"):
         fs.cat_file(f"{top}/small")
+
+
+def test_who_still_reads_when_it_is_closed_is_told(
+    fs: FakeSystem, home: FakeHome, top: str
+) -> None:
+    """As when the interpreter ends: nobody gets nothing and takes it for what is in the file."""
+    asked = threading.Event()
+
+    async def hang() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    home.before_answer = hang
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(fs.cat_file, f"{top}/small")
+        assert asked.wait(WITHIN_S)
+        fs.line.close()
+        with pytest.raises(ConnectionAbortedError, match="was closed"):
+            reading.result(WITHIN_S)
 
 
 def test_the_home_is_left_when_nobody_can_read_from_it(home: FakeHome, top: str) -> None:
