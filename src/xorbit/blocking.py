@@ -116,20 +116,22 @@ class BlockingNode:
         source: Source,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
+        encrypt: bool = False,
         progress: Progress | None = None,
     ) -> PutSummary:
         """Store a file and say its name and who holds it; see `FileCalls`."""
-        return self._do(self._node.put_file(source, kind=kind, progress=progress))
+        return self._do(self._node.put_file(source, kind=kind, encrypt=encrypt, progress=progress))
 
     def put_tree(
         self,
         path: Path,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
+        encrypt: bool = False,
         progress: Progress | None = None,
     ) -> PutSummary:
         """Store a directory with everything in it, or a file; see `FileCalls`."""
-        return self._do(self._node.put_tree(path, kind=kind, progress=progress))
+        return self._do(self._node.put_tree(path, kind=kind, encrypt=encrypt, progress=progress))
 
     def get_file(
         self, name: PlaceName, *, progress: Progress | None = None, part: Range = WHOLE

@@ -261,6 +261,10 @@ PUT_S_MAX = 120.0
 """By how much the pin of a root's topmost item may be older than the root itself."""
 UNPIN_KEYS_MAX = 16_384
 """For how many pins at a time it is found out whether another root needs them: about 2 MiB."""
+MEMBERS_ROW_KEYS = 512
+"""How many of the blocks that a private tree is made of are noted in one go, 33 bytes each."""
+SEALED_PIN_TRIES_MAX = 5
+"""How often a private tree is pinned anew because pins were let go of meanwhile."""
 UNPIN_BATCH_KEYS_MAX = 512
 """How many pins one commit lets go of, so that others' commits do not wait long behind it."""
 

@@ -29,6 +29,8 @@ class Root(Struct, frozen=True, array_like=True, gc=False):
     """Of a record: under which key and salt it stands."""
     salt: Annotated[bytes, Meta(max_length=SALT_BYTES_MAX)] = b""
     is_directory: bool = False
+    sealed: bool = False
+    """Whether it is a private tree: what it is made of is noted, as its nodes cannot be read."""
 
     @property
     def is_record(self) -> bool:
@@ -53,6 +55,8 @@ class Kept(Struct, frozen=True, array_like=True, gc=False):
 
 class AddRoot(Struct, frozen=True, array_like=True, tag=1):
     """Note a root, in place of one of that name; the answer has it. One that is kept stays so.
+
+    A sealed one is not replaced by one that is not: less would be known of what belongs to it.
 
     Refused where its topmost item has no pin (unless it is joining), where pins were let go of
     since `unpins_seen` (some of them may have been meant for this root), or where the root with
@@ -104,7 +108,25 @@ class LetGo(Struct, frozen=True, array_like=True, tag=6):
     added_seen: int | None = None
 
 
-Order = AddRoot | LeaveRoot | EndRoot | ScanRoots | ScanPins | LetGo
+class AddMembers(Struct, frozen=True, array_like=True, tag=7):
+    """Note some of the items that a sealed root is made of; refused where it is not joining.
+
+    They come in rows from 0 on, in the order of the tree, and are forgotten with the root.
+    """
+
+    key: ItemKey
+    row: Annotated[int, Meta(ge=0, lt=2**32)]
+    keys: tuple[ItemKey, ...]
+
+
+class ScanMembers(Struct, frozen=True, array_like=True, tag=8):
+    """Tell of a row of what a sealed root is made of; of none behind the last."""
+
+    key: ItemKey
+    row: Annotated[int, Meta(ge=0, lt=2**32)]
+
+
+Order = AddRoot | LeaveRoot | EndRoot | ScanRoots | ScanPins | LetGo | AddMembers | ScanMembers
 
 NOTHING = ScanRoots(0)
 """An order that only asks for the two counts."""
@@ -112,7 +134,7 @@ NOTHING = ScanRoots(0)
 
 def only_reads(order: Order) -> bool:
     """Return whether an order changes nothing."""
-    return isinstance(order, ScanRoots | ScanPins)
+    return isinstance(order, ScanRoots | ScanPins | ScanMembers)
 
 
 class Told(Struct, frozen=True, array_like=True, gc=False):
@@ -124,7 +146,7 @@ class Told(Struct, frozen=True, array_like=True, gc=False):
     unpins: int = 0
     roots: tuple[Kept, ...] = ()
     keys: tuple[ItemKey, ...] = ()
-    """Of ScanPins what was found; of LetGo those that had a pin."""
+    """Of ScanPins and ScanMembers what was found; of LetGo those that had a pin."""
     fault: str = ""
     """What the disk said, where it failed; then nothing was changed."""
 

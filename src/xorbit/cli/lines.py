@@ -17,7 +17,8 @@ from xorbit.cli.output import held_by, human_size
 from xorbit.config import CONSOLE_LINE_BYTES_MAX, CONSOLE_LINES_MAX, DEFAULT_LIMITS
 from xorbit.core.console import COMMANDS
 from xorbit.errors import MisuseError, XorbitError
-from xorbit.files.cid import Codec, parse_cid
+from xorbit.files.cid import Codec, parse_cid, parse_place
+from xorbit.files.seal_key import holds_key, without_key
 from xorbit.keys import list_keys, load_key, public_key_from
 from xorbit.pins import Kept
 from xorbit.run.calls import Calls
@@ -60,6 +61,8 @@ class Lines:
         """Do a line that `is_own`."""
         name, _, rest = line.strip().partition(" ")
         words = _words(rest)
+        if holds_key(line) and name.lower() not in ("get", "pin", "unpin"):
+            raise MisuseError("the key of private content goes to `get`, `pin` and `unpin` only")
         match name.lower():
             case "put":
                 await self._put(words, say)
@@ -102,13 +105,15 @@ class Lines:
             case [name, "-o", to] | ["-o", to, name]:
                 path = _path(to)
             case [name]:
-                text = f"{name} names a file of several blocks: add -o PATH to write it somewhere"
-                raise MisuseError(text)
+                raise MisuseError(
+                    f"{without_key(name)} names a file of several blocks: "
+                    "add -o PATH to write it somewhere"
+                )
             case _:
                 _misuse("get")
-        cid = parse_cid(name)
+        place = parse_place(name)
         async with self._numbered(f"getting {path}", say) as number:
-            size = await self.calls.get_file_to(cid, path)
+            size = await self.calls.get_file_to(place, path)
         say(f"[{number}] {path}: {human_size(size)} written")
 
     async def _publish(self, words: list[str], say: Say) -> None:
@@ -139,7 +144,7 @@ class Lines:
             rows = [f"{name_of(it.root)}  {human_size(it.root.size)}" for it in await self._pins()]
             say("\n".join(rows) or "nothing is pinned here")
         elif what == "pin":
-            async with self._numbered(f"pinning {words[0]}", say) as number:
+            async with self._numbered(f"pinning {without_key(words[0])}", say) as number:
                 root = await self.calls.pin(words[0])
             say(f"[{number}] {human_size(root.size)} kept here")
         else:
@@ -246,6 +251,8 @@ def check_length(line: str) -> None:
 def is_own(line: str) -> bool:
     """Return whether a line needs the user's files or keys."""
     name, _, rest = line.strip().partition(" ")
+    if holds_key(line):
+        return True  # whatever it is meant to be, the node is not told the key
     match name.lower(), rest.split():
         case "put", words:
             return words[:1] != [TEXT_FLAG]

@@ -53,6 +53,8 @@ def _facts(kept: Kept, now: datetime) -> dict[str, object]:
     facts: dict[str, object] = {"name": name_of(root), "kind": _kind(root)}
     if root.is_record:
         facts["salt"] = root.salt.decode(errors="replace")
+    if root.sealed:
+        facts["private"] = True
     return {
         **facts,
         "bytes": root.size,
@@ -86,10 +88,11 @@ def _lines(found: tuple[Kept, ...], now: datetime) -> list[tuple[str, ...]]:
 def _line(kept: Kept, now: datetime) -> tuple[str, ...]:
     root = kept.root
     salt = f" (salt {root.salt.decode(errors='replace')!r})" if root.salt else ""
+    private = ", private" if root.sealed else ""
     stage = "" if root.stage == "kept" else f", {root.stage}"
     return (
         name_of(root),
-        _kind(root) + salt + stage,
+        _kind(root) + salt + private + stage,
         human_size(root.size),
         _local(kept.put_age_s, now),
         _local(kept.refreshed_age_s, now),
@@ -114,6 +117,9 @@ def pin(
     """Keep what is in the network, a file, a directory or a record.
 
     What is missing is fetched, and all of it is refreshed from here.
+
+    Private content is kept whole if NAME carries its key; without the key only the block that the
+    CID names is. The key itself is not kept, nor does `pins` show it.
 
     When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
     is here.

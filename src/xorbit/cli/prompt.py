@@ -20,6 +20,7 @@ from xorbit.cli.output import fact
 from xorbit.config import CONSOLE_COMPLETION_CHARACTERS_MAX, CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
 from xorbit.errors import StoppedError, XorbitError
+from xorbit.files.seal_key import holds_key
 from xorbit.keys import list_keys
 
 _SEEN = {
@@ -31,6 +32,15 @@ _SEEN = {
 _OPTION = re.compile(r"(-\S+) (\w+)")
 
 
+class History(FileHistory):
+    """The lines that were typed, in a file; a key of private content does not get into it."""
+
+    def store_string(self, string: str) -> None:
+        """Note a line."""
+        if not holds_key(string):
+            super().store_string(string)
+
+
 class Prompt:
     """One session at the prompt."""
 
@@ -40,7 +50,7 @@ class Prompt:
         self._words = Words(lines)
         self._session: PromptSession[str] = PromptSession(
             "xorbit> ",
-            history=FileHistory(str(history)),
+            history=History(str(history)),
             completer=self._words,
             complete_while_typing=False,
         )

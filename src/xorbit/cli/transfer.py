@@ -52,10 +52,19 @@ PathToRead = Annotated[
     ),
 ]
 
+Encrypt = Annotated[
+    bool,
+    typer.Option(
+        "--encrypt",
+        help="Seal all of it on this machine, under a new key, which only the printed name holds.",
+    ),
+]
+
 
 def put(
     path: PathToRead,
     hash: Hash = HashName.BLAKE3,
+    encrypt: Encrypt = False,
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
@@ -68,10 +77,14 @@ def put(
     A directory is stored with everything in it, hidden files too, symbolic links as they are. What
     the network has already is not sent again: a put that was interrupted goes on where it was.
 
+    With --encrypt who holds the blocks can read nothing, not even names. The name that is printed
+    opens it for whoever has it, and nothing else does: keep it, and keep it secret. Every such put
+    has a new key and a new name, so one that was interrupted begins anew.
+
     The node that runs on the home does it. Without one, xorbit joins the network for as long as it
     takes: through --bootstrap, or through the peers that the home remembers.
     """
-    recorder = Recorder(trace, json)
+    recorder, kind = Recorder(trace, json), hash.kind
     secret = read_secret(network_secret)
 
     async def work() -> tuple[PutSummary, Id]:
@@ -83,14 +96,17 @@ def put(
             with progress("put") as tell:
                 source = _source(path)
                 if isinstance(source, Path):
-                    return await recorder.put_tree(source, kind=hash.kind, progress=tell), own
-                return await recorder.put_file(source, kind=hash.kind, progress=tell), own
+                    putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
+                else:
+                    putting = recorder.put_file(source, kind=kind, encrypt=encrypt, progress=tell)
+                return await putting, own
 
     summary, own = finish(work(), at_once=path == STANDARD_STREAM)
     if json:
         fact_json(
             {
                 "cid": str(summary.cid),
+                **({"name": summary.name} if encrypt else {}),
                 "bytes": summary.bytes,
                 "blocks": summary.blocks,
                 "holders": [holder.hex() for holder in summary.holders],
@@ -105,7 +121,7 @@ def put(
     nodes = held_by(summary.fewest, own, at_least)
     talk(f"{human_size(summary.bytes)} in {blocks} held by {nodes}")
     warn_not_kept(summary.not_kept)
-    fact(str(summary.cid))
+    fact(summary.name)
 
 
 def get(
@@ -192,6 +208,7 @@ def _count(number: int, what: str) -> str:
 def cid(
     path: PathToRead,
     hash: Hash = HashName.BLAKE3,
+    encrypt: Annotated[bool, typer.Option("--encrypt", hidden=True)] = False,
     home: Home = None,  # noqa: ARG001 - every command takes it
     json: Json = False,
 ) -> None:
@@ -200,6 +217,11 @@ def cid(
     A directory is named with everything in it, hidden files too. Symbolic links in it are part of
     it as they are, and not followed.
     """
+    if encrypt:
+        raise MisuseError(
+            "private content has no name before it is put: each `xorbit put --encrypt` draws a new "
+            "key, and so gives a new name"
+        )
     found = cid_of(_source(path), hash.kind)
     if json:
         fact_json({"cid": str(found)})

@@ -1,6 +1,7 @@
 """Names of blocks and files: CIDv1, as text and as bytes, one encoding for each and no other.
 
 A path may follow a name, as in `bafy.../sub/file`; each of its parts is a name in a directory.
+Between them the key of private content may stand (seal_key.py), as in `bafkr4i...#key/sub/file`.
 
 Pure. A name that a user typed wrongly raises `MisuseError`; one that a peer sent, `FormatError`.
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from xorbit.errors import FormatError, MisuseError
 from xorbit.files.names import name_problem, shown
+from xorbit.files.seal_key import KEY_MARK, SealKey, holds_key, parse_key, without_key
 from xorbit.ids import ID_BYTES, Id
 from xorbit.items import ItemKey, Kind, block_key
 
@@ -62,11 +64,13 @@ class Cid(Struct, frozen=True):
 class Place(Struct, frozen=True):
     """A name and the path below it, to a file or directory inside a directory.
 
-    `str(place)` is its text form without a scheme.
+    `str(place)` is its text form without a scheme, and without the key: for messages and traces.
     """
 
     cid: Cid
     path: tuple[str, ...] = ()
+    seal: SealKey | None = None
+    """Of private content: what opens it."""
 
     def __str__(self) -> str:
         """Return `CID/path`."""
@@ -117,6 +121,8 @@ def parse_cid(text: str) -> Cid:
     bare = _bare(text)
     if "/" in bare:
         raise _misuse(text, "a path after the name is not understood here")
+    if KEY_MARK in bare:
+        raise _misuse(text, "the key of private content is not understood here")
     return _parse(text, bare)
 
 
@@ -124,12 +130,17 @@ def parse_place(text: str) -> Place:
     """Return the name that a user wrote, as `parse_cid` does, and the path after it.
 
     The names of a path are taken as they are: `%20` stays what it is. One / at the end is nothing.
+    Of private content a # and the key follow the CID.
 
     Raises:
-        MisuseError: as `parse_cid`, or a part of the path is no name of an entry.
+        MisuseError: as `parse_cid`, or a part of the path is no name of an entry, or a key that is
+            none, or not where it belongs. No message has a part of the key.
     """
     name, path = split_name(text)
-    return Place(_parse(text, name), path)
+    name, mark, key = name.partition(KEY_MARK)
+    if any(map(holds_key, path)):
+        raise MisuseError("the key stands directly behind the CID: write NAME#KEY/path")
+    return Place(_parse(text, name), path, parse_key(key) if mark else None)
 
 
 def split_name(text: str) -> tuple[str, tuple[str, ...]]:
@@ -170,6 +181,7 @@ def _parse(text: str, bare: str) -> Cid:
 
 
 def _misuse(text: str, problem: str) -> MisuseError:
+    text = without_key(text)
     shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
     return MisuseError(
         f"expected a name such as bafkr4i... or bafybei..., got {shown!r}: {problem}"

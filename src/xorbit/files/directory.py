@@ -17,12 +17,13 @@ from msgspec import Struct
 
 from xorbit.config import TREE_ENTRIES_HELD_MAX
 from xorbit.errors import FormatError, MisuseError
-from xorbit.files.cid import CID_BYTES, Cid, Codec, cid_of_block
+from xorbit.files.cid import CID_BYTES, Cid, Codec
 from xorbit.files.dag_pb import Link, Node, encode_node
 from xorbit.files.hamt import HASH_BYTES, build_shards, hash_name, pack_entry, unpack_entry
 from xorbit.files.names import check_name, name_problem, shown
+from xorbit.files.sealed import Making, content_bytes_max, make_block
 from xorbit.files.unixfs_data import Type, UnixFsData, encode_data
-from xorbit.items import BLOCK_BYTES_MAX, Kind
+from xorbit.items import Kind
 
 SPLIT_ESTIMATE_BYTES = 32_768
 """The largest estimate of a directory of one node."""
@@ -93,7 +94,7 @@ class DirectoryBuilder:
     Memory holds about 100 bytes and the name for each entry.
     """
 
-    def __init__(self, kind: Kind = Kind.BLOCK_BLAKE3_256, held: Held | None = None) -> None:
+    def __init__(self, kind: Making = Kind.BLOCK_BLAKE3_256, held: Held | None = None) -> None:
         self._kind = kind
         self._held = held or Held()
         self._entries: list[bytes] = []
@@ -122,7 +123,7 @@ class DirectoryBuilder:
         if self._estimate <= SPLIT_ESTIMATE_BYTES:
             node = Node(tuple(map(unpack_entry, entries)), encode_data(UnixFsData(Type.DIRECTORY)))
             data = encode_node(node)
-            yield cid_of_block(data, Codec.DAG_PB, self._kind), data
+            yield make_block(data, Codec.DAG_PB, self._kind)
         else:
             yield from build_shards(entries, self._kind)
         self._held.release(len(entries))
@@ -136,7 +137,7 @@ def _check_unique(entries: Sequence[bytes]) -> None:
                 raise MisuseError(f"the name {shown(name or '')} is in one directory twice")
 
 
-def build_symbolic_link(target: str, kind: Kind = Kind.BLOCK_BLAKE3_256) -> tuple[Cid, bytes]:
+def build_symbolic_link(target: str, kind: Making = Kind.BLOCK_BLAKE3_256) -> tuple[Cid, bytes]:
     """Return the block of a symbolic link and its name.
 
     Raises:
@@ -147,9 +148,9 @@ def build_symbolic_link(target: str, kind: Kind = Kind.BLOCK_BLAKE3_256) -> tupl
     except UnicodeEncodeError:
         raise MisuseError(f"a symbolic link to {shown(target)}: that is not UTF-8") from None
     data = encode_node(Node((), encode_data(unixfs)))
-    if len(data) > BLOCK_BYTES_MAX:
+    if len(data) > content_bytes_max(kind):
         raise MisuseError(f"a symbolic link to {shown(target)} is larger than a block")
-    return cid_of_block(data, Codec.DAG_PB, kind), data
+    return make_block(data, Codec.DAG_PB, kind)
 
 
 # --- Reading ------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ async def drive(steps: Steps[T, object], fetcher: Fetcher) -> AsyncGenerator[T]:
     step = next(steps, None)
     while step is not None:
         if isinstance(step, Want):
-            step = await _send(steps, step.cid, await fetcher.get(step))
+            step = await hand_in(steps, step.cid, await fetcher.get(step))
         else:
             yield step
             step = next(steps, None)
@@ -208,7 +208,7 @@ async def finish(steps: Generator[Want, bytes, R], fetcher: Fetcher) -> R:
     asking = kept()
     want = next(asking, None)
     while want is not None:
-        want = await _send(asking, want.cid, await fetcher.get(want))
+        want = await hand_in(asking, want.cid, await fetcher.get(want))
     return results[0]
 
 
@@ -220,10 +220,10 @@ async def all_of(
     while step is not None:
         data = await fetcher.get(step)
         yield step.cid, data
-        step = await _send(steps, step.cid, data)
+        step = await hand_in(steps, step.cid, data)
 
 
-async def _send(steps: Generator[T, bytes, object], cid: Cid, data: bytes) -> T | None:
+async def hand_in(steps: Generator[T, bytes, object], cid: Cid, data: bytes) -> T | None:
     """Hand a block in and return what comes next, None at the end; nodes take time to read."""
     if cid.codec is Codec.RAW:
         return _next(steps, data)

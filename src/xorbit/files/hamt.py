@@ -15,11 +15,11 @@ from mmh3 import hash64
 from msgspec import Struct
 
 from xorbit.errors import FormatError, MisuseError
-from xorbit.files.cid import CID_BYTES, Cid, Codec, cid_of_block, decode_cid
+from xorbit.files.cid import CID_BYTES, Cid, Codec, decode_cid
 from xorbit.files.dag_pb import Link, Node, encode_node
 from xorbit.files.names import check_name, shown
+from xorbit.files.sealed import Making, content_bytes_max, make_block
 from xorbit.files.unixfs_data import Type, UnixFsData, encode_data
-from xorbit.items import BLOCK_BYTES_MAX, Kind
 
 FANOUT = 256
 HASH_BYTES = 8
@@ -80,12 +80,12 @@ def unpack_entry(packed: bytes) -> Link:
     return Link(decode_cid(packed[HASH_BYTES:_CID_END]), packed[_SIZE_END:].decode(), size)
 
 
-def build_shards(entries: Sequence[bytes], kind: Kind) -> Iterator[tuple[Cid, bytes]]:
+def build_shards(entries: Sequence[bytes], kind: Making) -> Iterator[tuple[Cid, bytes]]:
     """Yield the blocks of a sharded directory with their names, the root last.
 
     Args:
         entries: At least one, packed, sorted, each name once.
-        kind: The hash that names the blocks.
+        kind: The hash that names the blocks, or what seals them.
 
     Raises:
         MisuseError: two names have the same hash, or the names of a shard are too long for a block.
@@ -94,7 +94,7 @@ def build_shards(entries: Sequence[bytes], kind: Kind) -> Iterator[tuple[Cid, by
 
 
 def _build(
-    entries: Sequence[bytes], depth: int, kind: Kind
+    entries: Sequence[bytes], depth: int, kind: Making
 ) -> Generator[tuple[Cid, bytes], None, tuple[Cid, int]]:
     links: list[Link] = []
     bits = 0
@@ -102,18 +102,19 @@ def _build(
         links.append((yield from _build_slot(f"{index:02X}", list(group), depth, kind)))
         bits |= 1 << index
     data = encode_node(Node(tuple(links), _shard_data(bits)))
-    if len(data) > BLOCK_BYTES_MAX:
+    most = content_bytes_max(kind)
+    if len(data) > most:
         raise MisuseError(
             f"the names in a directory are too long: a part of its index has {len(data):,} bytes, "
-            f"a block at most {BLOCK_BYTES_MAX:,}; shorten names, or put files into subdirectories"
+            f"a block at most {most:,}; shorten names, or put files into subdirectories"
         )
-    cid = cid_of_block(data, Codec.DAG_PB, kind)
-    yield cid, data
+    cid, block = make_block(data, Codec.DAG_PB, kind)
+    yield cid, block
     return cid, len(data) + sum(link.tsize or 0 for link in links)
 
 
 def _build_slot(
-    prefix: str, group: Sequence[bytes], depth: int, kind: Kind
+    prefix: str, group: Sequence[bytes], depth: int, kind: Making
 ) -> Generator[tuple[Cid, bytes], None, Link]:
     first = unpack_entry(group[0])
     if len(group) == 1:

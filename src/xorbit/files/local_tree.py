@@ -17,6 +17,7 @@ from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Cid
 from xorbit.files.directory import DirectoryBuilder, Held, build_symbolic_link, check_new_name
 from xorbit.files.local import Source, open_source, read_pieces
+from xorbit.files.sealed import Making, content_bytes
 from xorbit.files.unixfs import build_file
 from xorbit.items import Kind
 
@@ -34,7 +35,7 @@ def cid_of(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
     return cid
 
 
-def build_source(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Blocks:
+def build_source(source: Source, kind: Making = Kind.BLOCK_BLAKE3_256) -> Blocks:
     """Yield the blocks of a file or of a whole directory, children before parents, the root last.
 
     Memory holds what `build_file` says, and the entries of the directories on the way from the root
@@ -72,7 +73,7 @@ def _size(path: Path) -> int:
 
 
 class _Tree:
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Making) -> None:
         self._kind = kind
         self._held = Held()
 
@@ -88,7 +89,7 @@ class _Tree:
             root: Cid | None = None
             dag_size = 0
             for root, data in self._entry(path / name, depth):
-                dag_size += len(data)
+                dag_size += content_bytes(len(data), self._kind)
                 yield root, data
             assert root is not None, "everything has a root"
             with _naming(path):

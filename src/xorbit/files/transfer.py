@@ -33,6 +33,9 @@ from xorbit.files.flow import (
 )
 from xorbit.files.local import NewFile, Source, open_source, read_pieces, size_left
 from xorbit.files.local_tree import build_source, tree_bytes
+from xorbit.files.opened import outer, private_name
+from xorbit.files.seal_key import SealKey
+from xorbit.files.sealed import Making, Sealer, content_bytes
 from xorbit.files.tree import Found
 from xorbit.files.unixfs import DEPTH_MAX, Child, FileNode, build_file, parse_file_node
 from xorbit.ids import Id
@@ -55,6 +58,13 @@ class PutSummary(Struct, frozen=True):
     """Why the file is not kept and refreshed from here; "" where it is."""
     fewest: tuple[Id, ...] = ()
     """The nodes that hold the block that the fewest hold."""
+    seal: SealKey | None = None
+    """Of private content: what opens it."""
+
+    @property
+    def name(self) -> str:
+        """What gets it back: its CID, or `xorbit://CID#KEY`, which is as secret as the content."""
+        return private_name(self.cid, self.seal)
 
 
 # --- Put ----------------------------------------------------------------------------------------
@@ -64,7 +74,7 @@ async def put_file(
     blocks: Blocks,
     source: Source,
     *,
-    kind: Kind = Kind.BLOCK_BLAKE3_256,
+    kind: Making = Kind.BLOCK_BLAKE3_256,
     window: int = WINDOW_BLOCKS,
     progress: Progress | None = None,
 ) -> PutSummary:
@@ -85,7 +95,7 @@ async def put_file(
         file = await in_thread(lambda: stack.enter_context(open_source(source)))
         total = await in_thread(lambda: size_left(file))
         what = str(source) if isinstance(source, Path) else "what was given"
-        put = _Put(blocks, window, progress or silent, total, what)
+        put = _Put(blocks, window, progress or silent, total, what, kind)
         return await put.run(build_file(read_pieces(file), kind))
 
 
@@ -93,7 +103,7 @@ async def put_tree(
     blocks: Blocks,
     path: Path,
     *,
-    kind: Kind = Kind.BLOCK_BLAKE3_256,
+    kind: Making = Kind.BLOCK_BLAKE3_256,
     window: int = WINDOW_BLOCKS,
     progress: Progress | None = None,
 ) -> PutSummary:
@@ -106,7 +116,7 @@ async def put_tree(
     """
     check_window(window)
     total = None if progress is None else await in_thread(lambda: tree_bytes(path))
-    put = _Put(blocks, window, progress or silent, total, str(path))
+    put = _Put(blocks, window, progress or silent, total, str(path), kind)
     return await put.run(build_source(path, kind))
 
 
@@ -141,9 +151,11 @@ class _Put:
         progress: Progress,
         total: int | None,
         what: str,
+        making: Making = Kind.BLOCK_BLAKE3_256,
     ) -> None:
         self._blocks = blocks
         self._what = what
+        self._making = making
         self._window = Window(window)
         self._ahead = min(window, BATCH_BLOCKS_MAX)
         self._progress = progress
@@ -166,7 +178,9 @@ class _Put:
         holders = stored.result()
         fewest, not_kept = self._fewest, self._not_kept
         least = len(fewest)
-        return PutSummary(root, self._done, self._count, holders, least, not_kept, fewest)
+        seal = self._making.key_of(root) if isinstance(self._making, Sealer) else None
+        cid = outer(root, seal)
+        return PutSummary(cid, self._done, self._count, holders, least, not_kept, fewest, seal)
 
     async def _put(self, cid: Cid, data: bytes) -> tuple[Id, ...]:
         try:
@@ -179,7 +193,7 @@ class _Put:
         self._not_kept = self._not_kept or receipt.not_kept
         self._count += 1
         if cid.codec is Codec.RAW:
-            self._done += len(data)
+            self._done += content_bytes(len(data), self._making)
             self._progress(self._done, self._total)
         return held
 

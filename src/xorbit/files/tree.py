@@ -21,6 +21,7 @@ from xorbit.files.directory import Directory, DirectoryEntry, SymbolicLink
 from xorbit.files.hamt import Shard, check_place, slot_for
 from xorbit.files.names import shown
 from xorbit.files.nodes import TreeNode, naming, parse_node
+from xorbit.files.seal_key import SealKey
 from xorbit.files.unixfs import DEPTH_MAX, Child, FileNode, parse_file_node
 from xorbit.files.visits import SeenBlocks, Visits
 
@@ -40,6 +41,8 @@ class Found(Struct, frozen=True):
 
     cid: Cid
     node: TreeNode | None
+    seal: SealKey | None = None
+    """Of private content, for those who are to read on: what opens the blocks below."""
 
     @property
     def is_directory(self) -> bool:

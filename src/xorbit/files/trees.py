@@ -25,6 +25,7 @@ from xorbit.files.flow import (
     all_of,
     drive,
     finish,
+    hand_in,
     in_thread,
     owned_tasks,
     silent,
@@ -217,6 +218,21 @@ async def fetch_all(
                 done += len(data)
                 tell(done, total)
     return done
+
+
+async def all_names(blocks: BlocksToGet, root: Cid) -> AsyncGenerator[Cid]:
+    """Give the name of every block of a tree of any kind, each once; leaves are not fetched.
+
+    Raises:
+        XorbitError: as `fetch_all`.
+    """
+    steps = all_blocks(root)
+    async with _fetching(blocks, root) as fetcher:
+        want = next(steps, None)
+        while want is not None:
+            yield want.cid
+            is_leaf = want.cid.codec is Codec.RAW
+            want = await hand_in(steps, want.cid, b"" if is_leaf else await fetcher.fetch(want.cid))
 
 
 # --- CARs ---------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from xorbit.errors import FormatError
-from xorbit.files.cid import Cid, Codec, cid_of_block
+from xorbit.files.cid import Cid, Codec
 from xorbit.files.dag_pb import Link, Node, decode_node, encode_node
+from xorbit.files.sealed import Making, content_bytes_max, make_block
 from xorbit.files.unixfs_data import Type, UnixFsData, decode_data, encode_data
 from xorbit.items import BLOCK_BYTES_MAX, Kind
 
@@ -49,7 +50,7 @@ class _Subtree(Struct, frozen=True):
 
 def build_file(
     pieces: Iterable[bytes],
-    kind: Kind = Kind.BLOCK_BLAKE3_256,
+    kind: Making = Kind.BLOCK_BLAKE3_256,
     *,
     chunk_bytes: int = CHUNK_BYTES,
     children_max: int = CHILDREN_MAX,
@@ -63,9 +64,9 @@ def build_file(
         MisuseError: `kind` is no hash of blocks.
     """
     tree = _Tree(kind, children_max)
-    for chunk in _cut(pieces, chunk_bytes):
-        cid = cid_of_block(chunk, Codec.RAW, kind)
-        yield cid, chunk
+    for chunk in _cut(pieces, min(chunk_bytes, content_bytes_max(kind))):
+        cid, block = make_block(chunk, Codec.RAW, kind)
+        yield cid, block
         yield from tree.add(_Subtree(cid, len(chunk), len(chunk)))
     yield from tree.finish()
 
@@ -86,7 +87,7 @@ def _cut(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
 class _Tree:
     """What is not yet under a parent, by level, leaves first."""
 
-    def __init__(self, kind: Kind, children_max: int) -> None:
+    def __init__(self, kind: Making, children_max: int) -> None:
         self._kind = kind
         self._children_max = children_max
         self._levels: list[list[_Subtree]] = [[]]
@@ -108,14 +109,14 @@ class _Tree:
     def _join(self, level: int) -> tuple[Cid, bytes]:
         children = self._levels[level]
         data = _encode_file_node(children)
-        cid = cid_of_block(data, Codec.DAG_PB, self._kind)
+        cid, block = make_block(data, Codec.DAG_PB, self._kind)
         size = sum(child.size for child in children)
         dag_size = len(data) + sum(child.dag_size for child in children)
         if level + 1 == len(self._levels):
             self._levels.append([])
         self._levels[level + 1].append(_Subtree(cid, size, dag_size))
         self._levels[level] = []
-        return cid, data
+        return cid, block
 
 
 def _encode_file_node(children: Sequence[_Subtree]) -> bytes:

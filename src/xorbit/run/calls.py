@@ -330,15 +330,17 @@ class Calls(TreeCalls):
     async def pin(self, name: Name, salt: bytes = b"", *, progress: Progress | None = None) -> Root:
         """Fetch what is missing of a file, a directory, or a public key's record, and keep it.
 
+        Of private content all of it is kept if the name carries the key, else its topmost block.
+
         Raises:
             MisuseError: not a name.
             NotFoundError: a part of it is nowhere to be had.
             StoreError: it has no place here.
             XorbitError: as `get_file` and `resolve`.
         """
-        root = pinning.root_from(name, salt)
+        root, seal = pinning.root_and_key(name, salt)
         item = await self.get_signed(root.key) if root.is_record else None
-        return await pinning.pin(self, root, item=item, progress=progress)
+        return await pinning.pin(self, root, item=item, progress=progress, seal=seal)
 
 
 def target_from(target: Target) -> Id | Address:

@@ -18,6 +18,7 @@ from xorbit.core.effect import Print, PutDone
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
 from xorbit.errors import NotRunningError, StoppedError, WireError, WorldError, XorbitError
+from xorbit.files.seal_key import KEY_MARK
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record
 from xorbit.pins import Order, Told
@@ -181,7 +182,10 @@ class ControlClient(Calls):
 
     async def unpin(self, name: Name, salt: bytes = b"") -> int:
         """Let the node let go of what it keeps; raises as the node's."""
-        text = name_of(root_from(name, salt)) if not isinstance(name, str) else name
+        if isinstance(name, str) and KEY_MARK not in name:
+            text = name
+        else:  # the key of private content stays in this process
+            text = name_of(root_from(name, salt))
         return await self._ask_count(LetGoOf(self._next(), text, salt))
 
     async def gc(self) -> int:

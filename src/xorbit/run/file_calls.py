@@ -7,15 +7,20 @@ node's own process and over the local socket. No sockets, no files and no state 
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import msgspec
+
 from xorbit.errors import MisuseError
 from xorbit.files import transfer, trees
 from xorbit.files.cid import Cid, Codec, Place, parse_cid
-from xorbit.files.flow import Progress, PutReceipt, Sink
+from xorbit.files.flow import BlocksToGet, Progress, PutReceipt, Sink
 from xorbit.files.listing import EntryInfo
 from xorbit.files.local import Source
 from xorbit.files.new_tree import Written
+from xorbit.files.opened import inner, inner_place, opened, outer
 from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name, tree_version
 from xorbit.files.reader import FileReader, open_reader
+from xorbit.files.seal_key import SealKey
+from xorbit.files.sealed import Sealer
 from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.files.tree import Found
 from xorbit.items import Item, ItemKey, Kind, Record, record_key
@@ -27,7 +32,8 @@ Name = str | Cid | ItemKey
 """What a block or a file is asked for by: its CID, parsed or not, or its key."""
 PlaceName = str | Place | RecordPlace | Cid | ItemKey | Found
 """The same, where a path may follow: "CID/path", also after `xorbit://` or `ipfs://`; or what was
-found there. Or "PUBLICKEY/path": in the tree that the newest version of its record points to."""
+found there. Or "PUBLICKEY/path": in the tree that the newest version of its record points to. Of
+private content "CID#KEY/path": the key opens blocks here and goes to nobody."""
 
 
 class FileCalls(ABC):
@@ -64,23 +70,33 @@ class FileCalls(ABC):
         source: Source,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
+        encrypt: bool = False,
         progress: Progress | None = None,
     ) -> PutSummary:
         """Store a file (bytes, a path or an open file) and say its name and who holds it.
 
         Blocks that are held already are not sent again: a put that was interrupted goes on so.
 
+        Args:
+            source: What to read.
+            kind: The hash that names the blocks.
+            encrypt: Seal every block here, under a new key, before it leaves this process. What
+                gets it back is `name` of the answer, which carries the key; it is kept nowhere.
+            progress: Told how far it is.
+
         Raises:
             MisuseError: no such file.
             XorbitError: a block could not be stored, as `put_block`.
         """
-        return await pinning.put_file(self, self, source, kind, progress)
+        making = Sealer(kind) if encrypt else kind
+        return await pinning.put_file(self, self, source, making, progress)
 
     async def put_tree(
         self,
         path: Path,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
+        encrypt: bool = False,
         progress: Progress | None = None,
     ) -> PutSummary:
         """Store a directory with everything in it, or a file, as `put_file` does.
@@ -92,7 +108,8 @@ class FileCalls(ABC):
             WorldError: a part of it cannot be read.
             XorbitError: a block could not be stored, as `put_block`.
         """
-        return await pinning.put_tree(self, self, path, kind, progress)
+        making = Sealer(kind) if encrypt else kind
+        return await pinning.put_tree(self, self, path, making, progress)
 
     async def import_car(
         self, source: Source, *, progress: Progress | None = None
@@ -146,10 +163,10 @@ class FileCalls(ABC):
             WorldError: the disk is full or failed.
             XorbitError: as `get_file`.
         """
-        file = await self._found_or_root(name)
+        blocks, file = await self._file_at(name)
         if isinstance(to, Path):
-            return await transfer.get_to_path(self, file, to, progress=progress, part=part)
-        return await transfer.get_file(self, file, to, progress=progress, part=part)
+            return await transfer.get_to_path(blocks, file, to, progress=progress, part=part)
+        return await transfer.get_file(blocks, file, to, progress=progress, part=part)
 
     async def get_tree(
         self, name: PlaceName, path: Path, *, progress: Progress | None = None
@@ -166,7 +183,7 @@ class FileCalls(ABC):
             XorbitError: a block could not be had, as `get_block`.
         """
         found = await self.find(name)
-        return await trees.get_tree(self, found, path, progress=progress)
+        return await trees.get_tree(opened(self, found.seal), found, path, progress=progress)
 
     async def place(self, name: PlaceName) -> Place:
         """Return the place that a name means; one that goes by a record is resolved.
@@ -191,7 +208,12 @@ class FileCalls(ABC):
         """Return what is at a place, as its blocks say it; raises as `ls`."""
         if isinstance(name, Found):
             return name
-        return await trees.find(self, await self.place(name))
+        place = await self.place(name)
+        found = await trees.find(opened(self, place.seal), inner_place(place))
+        if place.seal is None:
+            return found
+        seal = SealKey(place.seal.secret, is_node=found.cid.codec is Codec.DAG_PB)
+        return msgspec.structs.replace(found, seal=seal)
 
     async def ls(self, name: PlaceName) -> tuple[EntryInfo, ...]:
         """Return what is in a directory, in the order of the names; of a file, the file itself.
@@ -201,11 +223,15 @@ class FileCalls(ABC):
             FormatError: no directory that may be; names the block.
             XorbitError: as `get_block`.
         """
-        return await trees.list_place(self, await self.place(name))
+        place = await self.place(name)
+        entries = await trees.list_place(opened(self, place.seal), inner_place(place))
+        return tuple(_as_outside(entry, place) for entry in entries)
 
     async def stat(self, name: PlaceName) -> EntryInfo:
         """Say what is at a place: its name, what it is, and how large; raises as `ls`."""
-        return await trees.stat(self, await self.place(name))
+        place = await self.place(name)
+        entry = await trees.stat(opened(self, place.seal), inner_place(place))
+        return _as_outside(entry, place)
 
     async def open(self, name: PlaceName) -> FileReader:
         """Open a file for reading anywhere in it; only what is read is fetched, with read-ahead.
@@ -216,7 +242,8 @@ class FileCalls(ABC):
             NotFoundError: it is no file, or a block could not be had.
             XorbitError: as `get_block`.
         """
-        return await open_reader(self, await self.find(name))
+        found = await self.find(name)
+        return await open_reader(opened(self, found.seal), found)
 
     async def export_car(
         self, name: PlaceName, to: Path | Sink, *, progress: Progress | None = None
@@ -224,18 +251,36 @@ class FileCalls(ABC):
         """Write a file or a directory as a CAR (CARv1), each block once; return its size in bytes.
 
         Raises:
-            MisuseError: a path that cannot be written to.
+            MisuseError: a path that cannot be written to, or private content: nobody could read
+                such a CAR, and no import would know what belongs together.
             FormatError: no tree; names the block.
             XorbitError: a block could not be had, as `get_block`.
         """
-        root = await self._found_or_root(name)
-        cid = root.cid if isinstance(root, Found) else root
+        place = await self.place(name)
+        if place.seal is not None:
+            raise MisuseError(
+                "private content is not exported: a CAR of sealed blocks opens nowhere. Get it, "
+                "and make a CAR of what you got"
+            )
+        cid = (await self.find(place)).cid if place.path else place.cid
         return await trees.export_car(self, cid, to, progress=progress)
 
-    async def _found_or_root(self, name: PlaceName) -> Found | Cid:
+    async def _file_at(self, name: PlaceName) -> tuple[BlocksToGet, Found | Cid]:
         """Return what is at a place, or the root's name alone, which asks for no block."""
         place = name if isinstance(name, Found) else await self.place(name)
-        return await self.find(place) if isinstance(place, Found) or place.path else place.cid
+        if isinstance(place, Place) and not place.path:
+            return opened(self, place.seal), inner(place.cid, place.seal)
+        found = await self.find(place)
+        return opened(self, found.seal), found
+
+
+def _as_outside(entry: EntryInfo, place: Place) -> EntryInfo:
+    """Return an entry with the names that its blocks have outside of a private tree."""
+    if place.seal is None:
+        return entry
+    is_root = not place.path and entry.cid == inner(place.cid, place.seal)
+    name = str(place.cid) if is_root else entry.name
+    return msgspec.structs.replace(entry, name=name, cid=outer(entry.cid, place.seal))
 
 
 def cid_from(name: Name) -> Cid:
@@ -267,6 +312,6 @@ def place_from(name: PlaceName) -> Place | RecordPlace:
         case Place() | RecordPlace():
             return name
         case Found():
-            return Place(name.cid)
+            return Place(outer(name.cid, name.seal), seal=name.seal)
         case _:
             return Place(cid_from(name))

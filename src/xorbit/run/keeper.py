@@ -33,6 +33,7 @@ from xorbit.pins import (
     LetGo,
     Order,
     Root,
+    ScanMembers,
     ScanPins,
     ScanRoots,
     Told,
@@ -184,6 +185,11 @@ class Keeper:
             async with aclosing(walk.below(root.key)) as keys:
                 async for key in keys:
                     yield key
+        row = 0
+        while root.sealed and (told := await self._home.tend(ScanMembers(root.key, row))).keys:
+            for key in told.keys:
+                yield key
+            row += 1
         yield root.key
 
 

@@ -6,26 +6,42 @@ What another root still needs when one is let go of is keeper.py's. No sockets a
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
-from xorbit.config import LEDGER_ROWS_MAX
+from xorbit.config import LEDGER_ROWS_MAX, MEMBERS_ROW_KEYS, SEALED_PIN_TRIES_MAX
 from xorbit.errors import MisuseError, WorldError, XorbitError
 from xorbit.files import transfer, trees
-from xorbit.files.cid import Cid, Codec, Place, parse_cid
-from xorbit.files.flow import Blocks, Progress
+from xorbit.files.cid import Cid, Codec, Place, parse_cid, parse_place
+from xorbit.files.flow import Blocks, BlocksToGet, Progress
 from xorbit.files.local import Source
+from xorbit.files.opened import inner, opened
+from xorbit.files.seal_key import KEY_MARK, SealKey, without_key
+from xorbit.files.sealed import Making
 from xorbit.files.transfer import PutSummary
 from xorbit.files.unixfs import FileNode
 from xorbit.ids import ID_BYTES, Id
-from xorbit.items import Block, Item, ItemKey, Kind, Record, key_of, record_key
-from xorbit.pins import NOTHING, AddRoot, Kept, LeaveRoot, Order, Root, ScanRoots, Told, root_name
+from xorbit.items import Block, Item, ItemKey, Record, key_of, record_key
+from xorbit.pins import (
+    NOTHING,
+    AddMembers,
+    AddRoot,
+    Kept,
+    LeaveRoot,
+    Order,
+    Root,
+    ScanRoots,
+    Told,
+    root_name,
+)
 
 RootName = str | Cid | ItemKey
-"""What is pinned: a CID, parsed or not; a public key in hex; or a key."""
+"""What is pinned: a CID, parsed or not, as text also with the key of private content behind it; a
+public key in hex; or a key."""
 
 
 class Pins(Protocol):
@@ -39,17 +55,37 @@ class Pins(Protocol):
         """Find an item, unless it is given, and pin it."""
         ...
 
+    async def get_block(self, key: ItemKey) -> bytes:
+        """Return the bytes of a block."""
+        ...
+
     async def unpin(self, name: RootName, salt: bytes = b"") -> int:
         """Let go of a root."""
         ...
 
 
 def root_from(name: RootName, salt: bytes = b"") -> Root:
-    """Return the root, of a size not known yet, that a name means.
+    """Return the root, of a size not known yet, that a name means; raises as `root_and_key`."""
+    return root_and_key(name, salt)[0]
+
+
+def root_and_key(name: RootName, salt: bytes = b"") -> tuple[Root, SealKey | None]:
+    """Return the root, of a size not known yet, that a name means, and what opens its blocks.
 
     Raises:
         MisuseError: not a name, or a salt for what is no record.
     """
+    if not isinstance(name, str) or KEY_MARK not in name:
+        return _plain_root(name, salt), None
+    place = parse_place(name.strip())
+    if salt or place.path:
+        raise MisuseError(
+            f"{without_key(name)}: private content has no salt, and is pinned as a whole"
+        )
+    return Root(place.cid.key, sealed=True), place.seal
+
+
+def _plain_root(name: RootName, salt: bytes) -> Root:
     name = name.strip() if isinstance(name, str) else name  # blanks come with what is copied
     if isinstance(name, str) and len(name) == 2 * ID_BYTES and _is_hex(name):
         public_key = bytes.fromhex(name)
@@ -97,7 +133,7 @@ async def all_roots(pins: Pins) -> tuple[Kept, ...]:
 
 
 async def put_file(
-    pins: Pins, blocks: Blocks, source: Source, kind: Kind, progress: Progress | None
+    pins: Pins, blocks: Blocks, source: Source, kind: Making, progress: Progress | None
 ) -> PutSummary:
     """Put a file, and note it as a root once all of it is acknowledged.
 
@@ -110,7 +146,7 @@ async def put_file(
 
 
 async def put_tree(
-    pins: Pins, blocks: Blocks, path: Path, kind: Kind, progress: Progress | None
+    pins: Pins, blocks: Blocks, path: Path, kind: Making, progress: Progress | None
 ) -> PutSummary:
     """Put a directory or a file, and note it as a root, as `put_file` does."""
     seen = (await pins.tend(NOTHING)).unpins
@@ -121,9 +157,9 @@ async def put_tree(
 async def _settled(
     pins: Pins, done: PutSummary, seen: int, *, is_directory: bool = False
 ) -> PutSummary:
-    tree = done.cid.codec is Codec.DAG_PB
-    root = Root(done.cid.key, tree=tree, size=done.bytes, is_directory=is_directory)
-    not_kept = done.not_kept or await settle(pins, root, seen)
+    tree, seal = done.cid.codec is Codec.DAG_PB, done.seal
+    root = Root(done.cid.key, tree, done.bytes, is_directory=is_directory, sealed=seal is not None)
+    not_kept = done.not_kept or await settle(pins, root, seen, seal=seal)
     return msgspec.structs.replace(done, not_kept=not_kept)
 
 
@@ -159,13 +195,21 @@ async def import_car(
     )
 
 
-async def settle(pins: Pins, root: Root, seen: int | None = None, item: Item | None = None) -> str:
+async def settle(
+    pins: Pins,
+    root: Root,
+    seen: int | None = None,
+    item: Item | None = None,
+    seal: SealKey | None = None,
+) -> str:
     """Note as a root what has been put and pinned, and return why that could not be; "" if it was.
 
     What was put is in the network all the same, so this is no failure of the put.
     """
     try:
-        if not (await pins.tend(AddRoot(root, seen))).done:
+        if seal is not None:
+            await pin(pins, root, seal=seal, put_since=seen)
+        elif not (await pins.tend(AddRoot(root, seen))).done:
             await pin(pins, root, item=item)
     except WorldError as error:
         return str(error)
@@ -176,18 +220,35 @@ async def settle(pins: Pins, root: Root, seen: int | None = None, item: Item | N
 
 
 async def pin(
-    pins: Pins, root: Root, *, item: Item | None = None, progress: Progress | None = None
+    pins: Pins,
+    root: Root,
+    *,
+    item: Item | None = None,
+    progress: Progress | None = None,
+    seal: SealKey | None = None,
+    put_since: int | None = None,
 ) -> Root:
     """Pin all that belongs to a root, fetch what is missing, and note it; return it with its size.
 
     From the first moment it counts among the roots, so that nothing of it is let go of meanwhile.
     When it fails, what it had pinned is let go of.
+
+    Args:
+        pins: Where.
+        root: What.
+        item: The topmost item, where it is here already.
+        progress: Told of the bytes of raw blocks.
+        seal: Of a sealed root, what opens its blocks.
+        put_since: All of a sealed root was put and pinned, since pins were let go of so often.
     """
     joining = msgspec.structs.replace(root, stage="joining")
     number = (await pins.tend(AddRoot(joining))).roots[0].number
     try:
-        whole = await _pin_items(pins, root, item, progress)
-        await _joined(pins, whole, number)
+        if seal is None:
+            whole = await _pin_items(pins, root, item, progress)
+            await _joined(pins, whole, number)
+        else:
+            whole = await _pin_sealed(pins, joining, number, seal, progress, put_since)
     except BaseException as error:
         # Again: who has unpinned it meanwhile did not see what was pinned since.
         await pins.tend(AddRoot(joining))
@@ -208,12 +269,64 @@ async def _pin_items(pins: Pins, root: Root, item: Item | None, progress: Progre
         found = await pins.keep(root.key, item)
         assert isinstance(found, Record), "the key is that of a record"
         return root_of(found)
-    blocks, cid = _Keeping(pins), cid_of(root)
+    return await _pin_tree(pins, root, None, progress)
+
+
+async def _pin_tree(
+    pins: Pins, root: Root, seal: SealKey | None, progress: Progress | None
+) -> Root:
+    blocks, cid = opened(_Keeping(pins), seal), inner(cid_of(root), seal)
     found = await trees.find(blocks, Place(cid))
     total = found.node.size if isinstance(found.node, FileNode) else None
     size = await trees.fetch_all(blocks, cid, progress=progress, total=total)
     size = size if total is None else total
     return msgspec.structs.replace(root, size=size, is_directory=found.is_directory)
+
+
+async def _pin_sealed(
+    pins: Pins,
+    joining: Root,
+    number: int,
+    seal: SealKey,
+    progress: Progress | None,
+    put_since: int | None,
+) -> Root:
+    """Pin a private tree and note what it is made of: without the key nobody can see that later.
+
+    Until all of that is noted, pins of it may be let go of; where any were, it is pinned again.
+    """
+    whole = None if put_since is None else msgspec.structs.replace(joining, stage="kept")
+    seen = put_since
+    for _ in range(SEALED_PIN_TRIES_MAX):
+        told = await pins.tend(AddRoot(joining))
+        [there] = told.roots
+        if there.number != number:
+            if there.root.stage == "kept":  # by another pin, which was faster
+                return there.root
+            break
+        if whole is None:
+            seen = told.unpins
+            whole = await _pin_tree(pins, joining, seal, progress)
+            whole = msgspec.structs.replace(whole, stage="kept")
+        await note_members(pins, joining.key, opened(pins, seal), inner(cid_of(joining), seal))
+        if (await pins.tend(AddRoot(whole, seen, number))).done:
+            return whole
+        whole = None
+    raise WorldError(f"{name_of(joining)} was unpinned before all of it was pinned")
+
+
+async def note_members(pins: Pins, key: ItemKey, blocks: BlocksToGet, root: Cid) -> None:
+    """Note what a private tree is made of, in the order of the tree."""
+    row = 0
+    members: list[ItemKey] = []
+    async with aclosing(trees.all_names(blocks, root)) as cids:
+        async for cid in cids:
+            members.append(cid.key)
+            if len(members) == MEMBERS_ROW_KEYS:
+                await pins.tend(AddMembers(key, row, tuple(members)))
+                row, members = row + 1, []
+    if members:
+        await pins.tend(AddMembers(key, row, tuple(members)))
 
 
 class _Keeping:

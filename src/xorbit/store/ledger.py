@@ -4,7 +4,7 @@ A table is a sorted map of bytes within one transaction; who opens and commits t
 disk means, is the store's affair.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from typing import Final, Protocol, assert_never
 
@@ -13,8 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from xorbit.config import LEDGER_ROWS_MAX, PUT_S_MAX
+from xorbit.ids import ID_BYTES
 from xorbit.items import BLOCK_KINDS, ItemKey, Record
 from xorbit.pins import (
+    AddMembers,
     AddRoot,
     EndRoot,
     Kept,
@@ -22,6 +24,7 @@ from xorbit.pins import (
     LetGo,
     Order,
     Root,
+    ScanMembers,
     ScanPins,
     ScanRoots,
     Told,
@@ -30,7 +33,8 @@ from xorbit.pins import (
 from xorbit.store.base import key_from_bytes, key_to_bytes
 
 _COUNTS: Final = b"\xff" * 35
-"""Stands behind every root, whose names have 34 bytes."""
+"""Stands behind every root, whose names have 34 bytes; behind it stand the members of roots."""
+_MEMBER_BYTES: Final = ID_BYTES + 1
 
 
 class Table(Protocol):
@@ -48,8 +52,10 @@ class Table(Protocol):
         """Remove it; return whether there was something."""
         ...
 
-    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
-        """Return up to `count` entries in the order of their names, behind this one."""
+    def behind(
+        self, name: bytes, count: int, before: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Return up to `count` entries in the order of their names, behind one, before another."""
         ...
 
 
@@ -77,10 +83,13 @@ class MemoryTable:
             self._order.remove(name)
         return found
 
-    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    def behind(
+        self, name: bytes, count: int, before: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
         """Return up to `count` entries in the order of their names, behind this one."""
         first = bisect_right(self._order, name)
-        return [(found, self._rows[found]) for found in self._order[first : first + count]]
+        last = len(self._order) if before is None else bisect_left(self._order, before)
+        return [(it, self._rows[it]) for it in self._order[first : min(first + count, last)]]
 
 
 class MemoryPins:
@@ -106,9 +115,12 @@ class MemoryPins:
         key = key_from_bytes(name)
         return key is not None and self._pins.pop(key, None) is not None
 
-    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    def behind(
+        self, name: bytes, count: int, before: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
         """Return up to `count` pins in keyspace order, behind this one."""
-        names = sorted(found for key in self._pins if (found := key_to_bytes(key)) > name)
+        found = (key_to_bytes(key) for key in self._pins)
+        names = sorted(it for it in found if it > name and (before is None or it < before))
         return [(found, self.get(found) or b"") for found in names[:count]]
 
 
@@ -131,12 +143,14 @@ class LmdbTable:
         """Remove it; return whether there was something."""
         return self._txn.delete(name, db=self._database)
 
-    def behind(self, name: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    def behind(
+        self, name: bytes, count: int, before: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
         """Return up to `count` entries in the order of their names, behind this one."""
         found: list[tuple[bytes, bytes]] = []
         with self._txn.cursor(self._database) as cursor:
             more = cursor.set_range(name + b"\0")
-            while more and len(found) < count:
+            while more and len(found) < count and (before is None or cursor.key() < before):
                 found.append(cursor.item())
                 more = cursor.next()
         return found
@@ -185,6 +199,10 @@ def tend(order: Order, roots: Table, pins: Table, now: float) -> Told:
             return _told(counts, keys=tuple(_keys(found)))
         case LetGo(keys, seen):
             return _let_go(roots, pins, keys, seen)
+        case AddMembers():
+            return _add_members(roots, order)
+        case ScanMembers(key, row):
+            return _told(counts, keys=_members(roots, key, row))
         case _ as never:
             assert_never(never)
 
@@ -226,11 +244,23 @@ def _add(roots: Table, pins: Table, order: AddRoot, now: float) -> Told:
     same = order.number is None or (row is not None and row.number == order.number)
     if not pinned or not same or order.unpins_seen not in (None, counts.unpins):
         return _told(counts, done=False)
-    if row is not None and row.root.stage == "kept" and root.stage == "joining":
-        root = row.root
-    number = _next_number(roots) if row is None else row.number
+    if row is None:
+        _forget_members(roots, root.key)  # of one that was leaving
+    number = _next_number(roots) if row is None or _completes(row.root, root) else row.number
+    root = root if row is None else _merged(row.root, root)
     row = _write(roots, root, max(int(now), 0), number)
     return _told(_counts(roots), roots=(_kept(pins, row, now),))
+
+
+def _completes(was: Root, root: Root) -> bool:
+    """Whether only now all members are noted: who looked before has to look again."""
+    return root.sealed and root.stage == "kept" and was.stage == "joining"
+
+
+def _merged(was: Root, root: Root) -> Root:
+    if was.sealed != root.sealed:
+        return was if was.sealed else root
+    return was if was.stage == "kept" and root.stage == "joining" else root
 
 
 def _leave(roots: Table, order: LeaveRoot) -> Told:
@@ -247,12 +277,14 @@ def _end(roots: Table, order: EndRoot) -> Told:
     done = row is not None and row.root.stage == "leaving" and order.number in (None, row.number)
     if done:
         roots.delete(name)
+        if not order.tree:  # sealed roots are named by what is no node
+            _forget_members(roots, order.key)
     return _told(_counts(roots), done=done)
 
 
 def _roots(roots: Table, pins: Table, count: int, after: bytes, now: float) -> tuple[Kept, ...]:
-    found = roots.behind(after, count)
-    return tuple(_kept(pins, _decode_row(raw), now) for name, raw in found if name != _COUNTS)
+    found = roots.behind(after, count, _COUNTS)
+    return tuple(_kept(pins, _decode_row(raw), now) for _, raw in found)
 
 
 def _kept(pins: Table, row: _Row, now: float) -> Kept:
@@ -272,6 +304,31 @@ def _let_go(roots: Table, pins: Table, keys: tuple[ItemKey, ...], seen: int | No
         counts = _Counts(counts.added, counts.unpins + 1)
         roots.put(_COUNTS, _encode(counts))
     return _told(counts, keys=gone)
+
+
+def _add_members(roots: Table, order: AddMembers) -> Told:
+    row = _row(roots, root_name(order.key, tree=False))
+    done = row is not None and row.root.sealed and row.root.stage == "joining"
+    if done:
+        roots.put(_members_name(order.key, order.row), b"".join(map(key_to_bytes, order.keys)))
+    return _told(_counts(roots), done=done)
+
+
+def _members(roots: Table, key: ItemKey, row: int) -> tuple[ItemKey, ...]:
+    raw = roots.get(_members_name(key, row)) or b""
+    starts = range(0, len(raw), _MEMBER_BYTES)
+    keys = (key_from_bytes(raw[start : start + _MEMBER_BYTES]) for start in starts)
+    return tuple(key for key in keys if key is not None)
+
+
+def _forget_members(roots: Table, key: ItemKey) -> None:
+    row = 0
+    while roots.delete(_members_name(key, row)):
+        row += 1
+
+
+def _members_name(key: ItemKey, row: int) -> bytes:
+    return _COUNTS + key_to_bytes(key) + row.to_bytes(4, "big")
 
 
 # --- Rows ---------------------------------------------------------------------------------------

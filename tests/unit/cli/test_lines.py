@@ -11,6 +11,7 @@ from xorbit.api import Node
 from xorbit.cli.lines import Lines, TypedLines, is_own
 from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NotStoredError
+from xorbit.files.cid import Place
 from xorbit.keys import new_key
 
 
@@ -77,7 +78,8 @@ async def test_a_file_is_put_and_got(tmp_path: Path) -> None:
         said = await said_to(lines, form)
         assert said.endswith(f"] {tmp_path}/a copy: 5 bytes written")
     await said_to(lines, f"get {LEAF} -o ~/x")
-    assert fake.got[1:] == [(FILE, tmp_path / "a copy"), (LEAF, Path.home() / "x")]
+    copy, x = tmp_path / "a copy", Path.home() / "x"
+    assert fake.got[1:] == [(Place(FILE), copy), (Place(LEAF), x)]
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ import lmdb
 import pytest
 
 from tests.unit.store.samples import QUOTA_BYTES, block, record
-from xorbit.items import Item, key_of
+from xorbit.items import Item, ItemKey, key_of
 from xorbit.pins import (
     NOTHING,
+    AddMembers,
     AddRoot,
     EndRoot,
     LeaveRoot,
     LetGo,
     Order,
     Root,
+    ScanMembers,
     ScanPins,
     ScanRoots,
     Told,
@@ -212,3 +214,87 @@ def test_a_home_from_before_there_were_roots_keeps_every_pin_as_a_root(tmp_path)
         key_of(written): Root(key_of(written), size=5, public_key=written.public_key, salt=b"salt"),
     }
     store.close()
+
+
+# --- Members of private trees -------------------------------------------------------------------
+
+
+SEALED = Root(key_of(A), size=1, sealed=True)
+JOINING = Root(key_of(A), stage="joining", sealed=True)
+KEYS = tuple(key_of(block(number)) for number in range(10, 20))
+
+
+def members(store: Store) -> list[tuple[ItemKey, ...]]:
+    """Return the rows of members of A."""
+    rows: list[tuple[ItemKey, ...]] = []
+    while keys := one(store, ScanMembers(key_of(A), len(rows))).keys:
+        rows.append(keys)
+    return rows
+
+
+def note(store: Store) -> None:
+    """Note A as joining, with two rows of members."""
+    keep(store, A)
+    one(store, AddRoot(JOINING))
+    assert one(store, AddMembers(key_of(A), 0, KEYS[:6])).done
+    assert one(store, AddMembers(key_of(A), 1, KEYS[6:])).done
+
+
+def test_members_are_noted_while_a_sealed_root_joins_and_forgotten_with_it(store):
+    """They are no roots themselves, and are told in rows, as they were noted."""
+    note(store)
+    assert members(store) == [KEYS[:6], KEYS[6:]]
+    assert roots(store) == [JOINING]
+    assert one(store, AddRoot(SEALED)).done
+    assert not one(store, AddMembers(key_of(A), 0, KEYS[:1])).done
+    keep(store, B)
+    one(store, AddRoot(ROOT_B))
+    assert set(roots(store)) == {SEALED, ROOT_B}
+    assert one(store, ScanRoots(1)).roots != ()
+    one(store, LeaveRoot(key_of(A), tree=False))
+    assert members(store) == [KEYS[:6], KEYS[6:]]
+    assert one(store, EndRoot(key_of(A), tree=False)).done
+    assert members(store) == []
+    assert roots(store) == [ROOT_B]
+
+
+def test_members_belong_to_sealed_roots_only(store):
+    assert not one(store, AddMembers(key_of(A), 0, KEYS)).done
+    one(store, AddRoot(Root(key_of(A), stage="joining")))
+    assert not one(store, AddMembers(key_of(A), 0, KEYS)).done
+    assert members(store) == []
+
+
+def test_a_sealed_root_is_not_replaced_by_one_of_which_less_is_known(store):
+    """Pinning the topmost block alone changes nothing, neither while it joins nor once kept."""
+    note(store)
+    assert one(store, AddRoot(ROOT_A)).done
+    assert roots(store) == [JOINING]
+    one(store, AddRoot(SEALED))
+    for root in (ROOT_A, Root(key_of(A), stage="joining"), JOINING):
+        assert one(store, AddRoot(root)).roots[0].root == SEALED
+    assert members(store) == [KEYS[:6], KEYS[6:]]
+
+
+def test_a_root_that_was_no_more_than_a_block_becomes_a_sealed_one(store):
+    keep(store, A)
+    one(store, AddRoot(ROOT_A))
+    assert one(store, AddRoot(JOINING)).roots[0].root == JOINING
+
+
+def test_whose_members_are_all_noted_counts_as_new(store):
+    """So that who looked at what is needed before looks again."""
+    note(store)
+    [joining] = one(store, ScanRoots(9)).roots
+    added = one(store, NOTHING).added
+    told = one(store, AddRoot(SEALED, number=joining.number))
+    assert told.roots[0].number > joining.number
+    assert told.added > added
+    assert not one(store, LetGo((key_of(A),), added)).done
+
+
+def test_a_sealed_root_that_comes_back_begins_without_members(store):
+    note(store)
+    one(store, LeaveRoot(key_of(A), tree=False))
+    one(store, AddRoot(JOINING))
+    assert members(store) == []

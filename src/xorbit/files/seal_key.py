@@ -1,0 +1,83 @@
+"""The secret part of a private name: its text form, and that nothing shows it by accident.
+
+Pure. A private name is `xorbit://CID#KEY`, with a path behind it as behind any name. What stands
+behind # is the fragment of that URI (RFC 3986, 3.5): programs keep it to themselves and send it to
+nobody. So it is here: the key opens blocks where it was typed, and goes into no message.
+
+The text is base32 as that of a CID, 56 characters: a byte that says what the topmost block holds
+(the code of raw or of dag-pb), 32 bytes of key, and two of CRC (CCITT), so that a slip of the hand
+is told at once instead of after a search for blocks.
+"""
+
+import re
+from base64 import b32decode, b32encode
+from binascii import crc_hqx
+from typing import Any
+
+from msgspec import Struct
+
+from xorbit.errors import MisuseError
+
+KEY_MARK = "#"
+SECRET_BYTES = 32
+KEY_CHARACTERS = 56
+
+_LEAF, _NODE = 0x55, 0x70
+_CRC_BYTES = 2
+_KEY = re.compile(f"[a-z2-7]{{{KEY_CHARACTERS}}}")
+_MARKED_KEY = re.compile(f"{KEY_MARK}{_KEY.pattern}(?![a-z2-7])")
+
+
+class SealKey(Struct, frozen=True):
+    """What opens the blocks of one private put. `text` is its one text form."""
+
+    secret: bytes
+    is_node: bool
+    """Whether the topmost block holds an inner node (dag-pb), and not the bytes of a file."""
+
+    @property
+    def text(self) -> str:
+        """Return the 56 characters that stand behind # in a name."""
+        data = bytes((_NODE if self.is_node else _LEAF,)) + self.secret
+        return b32encode(data + _crc(data)).decode().lower()
+
+    def __repr__(self) -> str:
+        """Return no word of the key: this goes into tracebacks and logs."""
+        return "SealKey(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Say as little as `repr` does."""
+        return []
+
+
+def _crc(data: bytes) -> bytes:
+    return crc_hqx(data, 0).to_bytes(_CRC_BYTES, "big")
+
+
+def parse_key(text: str) -> SealKey:
+    """Return the key that stands behind # in a name.
+
+    Raises:
+        MisuseError: it is none, or was copied wrongly; the message has no part of it.
+    """
+    if not _KEY.fullmatch(text):
+        raise MisuseError(
+            f"behind # stands a key of {KEY_CHARACTERS} characters (a-z and 2-7), here stand "
+            f"{len(text)}; was it cut when copied? A path follows the key: NAME#KEY/path"
+        )
+    data = b32decode(text.upper())
+    data, crc = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    if _crc(data) != crc or data[0] not in (_LEAF, _NODE):
+        raise MisuseError("the key behind # was copied wrongly: some of its characters differ")
+    return SealKey(data[1:], data[0] == _NODE)
+
+
+def holds_key(text: str) -> bool:
+    """Return whether in a line or a part of a path stands what looks like a key behind #."""
+    return _MARKED_KEY.search(text) is not None
+
+
+def without_key(text: str) -> str:
+    """Return what a user wrote as it may be shown: a key behind # becomes three dots."""
+    name, mark, key = text.partition(KEY_MARK)
+    return f"{name}{mark}..." if key else text
