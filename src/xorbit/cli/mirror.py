@@ -67,21 +67,22 @@ def mirror(
             with progress("mirror") as tell:
                 if once:
                     done = await calls.mirror_once(place, directory, progress=tell)
-                    _tell(done, json)
+                    tell_outcome(done, json)
                     return not done.left_out
                 async with (
                     told_of_silence(calls, place.public_key, place.salt),
                     aclosing(calls.mirror(place, directory, progress=tell)) as outcomes,
                 ):
                     async for outcome in outcomes:
-                        _tell(outcome, json)
+                        tell_outcome(outcome, json)
             return True
 
     if not finish(work()):
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _tell(outcome: Mirrored | NotMirrored, json: bool) -> None:
+def tell_outcome(outcome: Mirrored | NotMirrored, json: bool) -> None:
+    """Say what became of a version: what was done is a fact, all else is talk."""
     if isinstance(outcome, NotMirrored):
         stays = f"stays at version {outcome.at}" if outcome.at else "stays empty"
         talk(f"version {outcome.seq} cannot be had, the folder {stays}: {outcome.error}")

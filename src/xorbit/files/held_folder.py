@@ -5,6 +5,7 @@ named is reached from the top by folders that are held open themselves, never th
 link, so it is inside whatever the tree says and whatever links the user made.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterable
@@ -103,6 +104,8 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:  # what some systems say of a link on the way
+                return None
             where = shown(str(self.path.joinpath(*path)))
             raise WorldError(f"cannot read {where}: {error.strerror}") from error
 

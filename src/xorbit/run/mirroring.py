@@ -107,7 +107,8 @@ async def mirror_once(
 ) -> Mirrored:
     """Bring a folder to the newest version that is found; see `TreeCalls`."""
     async with open_mirror(source, place, path, progress) as mirror:
-        await mirror.mend()
+        with suppress(XorbitError):  # what else is wrong shows right now
+            await mirror.mend()
         return await mirror.bring(await source.newest_tree(place))
 
 
@@ -121,7 +122,7 @@ async def mirror(
     """Keep a folder at the newest version until closed; see `TreeCalls`."""
     async with open_mirror(source, place, path, progress) as mirror:
         told = _Told()
-        mended = await told.outcome(mirror, mirror.mend())
+        mended = await told.outcome(mirror, mirror.mend(), mirror.coming_seq)
         if isinstance(mended, NotMirrored):
             yield mended
         async with _following(source, place) as newest:
@@ -142,14 +143,14 @@ class _Told:
         self.may_succeed_later = False
 
     async def outcome(
-        self, mirror: "Mirror", work: Awaitable[Mirrored | None], seq: int = 0
+        self, mirror: "Mirror", work: Awaitable[Mirrored | None], seq: int
     ) -> Mirrored | NotMirrored | None:
         self.may_succeed_later = False
         try:
             done = await work
         except XorbitError as error:
             self.may_succeed_later = not isinstance(error, FormatError)
-            failed = NotMirrored(seq or mirror.seq, mirror.seq, str(error))
+            failed = NotMirrored(seq, mirror.seq, str(error))
             told, self._last = self._last, failed
             return None if failed == told else failed
         self._last = None
@@ -221,6 +222,12 @@ class Mirror:
         """The sequence number of the version that is here, or 0."""
         at = self._folder.state.at
         return 0 if at is None else at.seq
+
+    @property
+    def coming_seq(self) -> int:
+        """The sequence number of the version that an earlier life was putting in place, or 0."""
+        coming = self._folder.state.coming
+        return coming[-1].seq if coming else 0
 
     async def mend(self) -> Mirrored | None:
         """Put in place what an earlier life began to; all of that is here already.

@@ -14,14 +14,17 @@ from tests.unit.files.trees import Shelf, on_disk
 from xorbit.errors import FormatError, MisuseError, NotFoundError, WorldError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.local_tree import build_source, cid_of
+from xorbit.files.mirror import Listing
 from xorbit.files.mirror_folder import STATE_FOLDER
 from xorbit.files.pointer import RecordPlace, TreeVersion, pointer_to, tree_version
+from xorbit.files.tree import Entry, Found
 from xorbit.items import ItemKey, Record
 from xorbit.run.mirroring import Mirrored, NotMirrored, mirror, mirror_once
 
 WITHIN_S = 20.0
 PLACE = RecordPlace(bytes(32), b"s")
 CHUNK = 65_536
+LEAF = cid_of(b"a leaf that nobody holds")
 
 
 class Source:
@@ -361,11 +364,33 @@ async def test_what_came_of_a_version_serves_the_next(
     assert done.reused_bytes > 50 * CHUNK
 
 
-@pytest.mark.parametrize("name", [STATE_FOLDER])
-async def test_nothing_comes_near_the_notes(
-    source: Source, tree: Path, out: Path, name: str
+async def test_what_was_begun_and_is_nowhere_any_more_keeps_from_nothing(
+    source: Source, tree: Path, out: Path
 ) -> None:
+    """A version that a kill left in part gives way to the newest; nothing of it stays."""
+    source.tree(tree)
+    await bring(source, out)
+    half = source.shelf.directory({"gone": source.shelf.file(b"0123"), "small": LEAF})
+    source.missing = {LEAF}
+    state = out / STATE_FOLDER / "state.json"
+    coming = f'"coming":[{{"seq":2,"root":"{half}"}}]'
+    state.write_text(state.read_text().replace('"coming":[]', coming))
+    (out / "gone").write_bytes(b"0123")
+    source.publish(b"no tree")
+    steps = mirror(source, PLACE, out, retry_s=WITHIN_S)
+    async with asyncio.timeout(WITHIN_S), aclosing(steps) as outcomes:
+        told = await anext(outcomes)
+        assert isinstance(told, NotMirrored)
+        assert (told.seq, told.at) == (2, 1)
+    (tree / "small").write_bytes(b"three")
+    source.tree(tree)
+    assert (await bring(source, out)).removed == 1
+    assert shown(out) == on_disk(tree)
+
+
+async def test_nothing_comes_near_the_notes(source: Source, tree: Path, out: Path) -> None:
     """What a tree has where the mirror's own folder is, is passed over."""
+    name = STATE_FOLDER
     (tree / name / "nodes").mkdir(parents=True)
     (tree / name / "state.json").write_bytes(b"{}")
     (tree / "sub" / name).write_bytes(b"here it is a name like others")
@@ -384,6 +409,7 @@ async def test_trees_that_lie_are_refused(source: Source, out: Path, tmp_path: P
         (shelf.raw_directory([("..", leaf)]), FormatError, "the one above"),
         (shelf.directory({"a": shelf.link("../outside")}), FormatError, "leads outside"),
         (shelf.directory({"a": shelf.link("/etc/passwd")}), FormatError, "absolute"),
+        (shelf.directory({"a" * 300: leaf}), WorldError, "File name too long"),
         (leaf, NotFoundError, "is no directory"),
         (shelf.add(b"no node"), FormatError, "block"),
         (shelf.directory({"a": shelf.file_node([(leaf, 5)])}), FormatError, "its parent says 5"),
@@ -406,6 +432,15 @@ def huge(shelf: Shelf) -> tuple[Cid, int]:
     for _ in range(6):
         cid, size = shelf.file_node([(cid, size)] * 1_000), size * 1_000
     return cid, size
+
+
+def test_a_listing_is_bounded(source: Source) -> None:
+    listing = Listing(most=1)
+    found = Found(source.shelf.add(b"leaf", Codec.RAW), None)
+    assert not listing.add(Entry((STATE_FOLDER, "x"), found))
+    assert listing.add(Entry(("a",), found))
+    with pytest.raises(FormatError, match="at most 1 entries"):
+        listing.add(Entry(("b",), found))
 
 
 async def test_a_links_way_out_is_not_taken(
