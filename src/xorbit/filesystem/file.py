@@ -17,6 +17,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from xorbit.config import FS_LINE_BYTES
 from xorbit.files.unixfs import CHUNK_BYTES
+from xorbit.filesystem.problems import shown
 from xorbit.filesystem.reading import OpenedFile
 
 if TYPE_CHECKING:
@@ -32,9 +33,16 @@ class LeafCache(BaseCache):
 
     name: ClassVar[str] = "xorbit"
 
-    def __init__(self, blocksize: int, fetcher: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(
+        self,
+        blocksize: int,
+        fetcher: Callable[[int, int], bytes],
+        size: int,
+        leaf_bytes: int = CHUNK_BYTES,
+    ) -> None:
         """Ask `fetcher` for the bytes from one place to before another."""
         super().__init__(blocksize, fetcher, size)
+        self._leaf_bytes = leaf_bytes
         self._at = 0
         self._held = b""
         self._last = (0, 0)
@@ -54,14 +62,14 @@ class LeafCache(BaseCache):
         head = self._held[start - self._at :] if is_held else b""
         missing = start + len(head)
         data = head + self.fetcher(missing, self._up_to(missing, stop))
-        self._at, self._held = start, data if len(data) <= 2 * CHUNK_BYTES else b""
+        self._at, self._held = start, data if len(data) <= 2 * self._leaf_bytes else b""
         return data[: stop - start]
 
     def _up_to(self, start: int, stop: int) -> int:
         """Return where to stop: for a small read where the last leaf that it touches ends."""
-        if stop - start >= CHUNK_BYTES:
+        if stop - start >= self._leaf_bytes:
             return stop
-        return min(-(-stop // CHUNK_BYTES) * CHUNK_BYTES, self.size)
+        return min(-(-stop // self._leaf_bytes) * self._leaf_bytes, self.size)
 
 
 register_cache(LeafCache, clobber=True)
@@ -82,6 +90,8 @@ class XorbitFile(AbstractBufferedFile):
         """Read an open file; another `cache_type` of fsspec may be put before it."""
         self._file = file
         self._line = fs.line
+        if cache_type == LeafCache.name:
+            cache_options = {"leaf_bytes": file.leaf_bytes}
         super().__init__(
             fs,
             path,
@@ -96,6 +106,11 @@ class XorbitFile(AbstractBufferedFile):
         if not self._line.is_usable:  # this process was forked off since
             self._line, self._file = self.fs.line, self.fs.opened(self.path)
         return self.fs.read_opened(self._file, start, end)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self.path)}>"
+
+    __str__ = __repr__  # what fsspec logs
 
     def readuntil(self, char: bytes = b"\n", blocks: int | None = None) -> bytes:
         """Return the bytes up to and with a mark, or to the end of the file."""
@@ -123,6 +138,11 @@ class AsyncXorbitFile(AbstractAsyncStreamedFile):
     async def close(self) -> None:
         """Let go of what was read ahead. May be called again."""
         self._let_go()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self.path)}>"
+
+    __str__ = __repr__
 
     def __del__(self) -> None:
         self._let_go()

@@ -18,6 +18,7 @@ from xorbit.errors import (
     StoppedError,
     XorbitError,
 )
+from xorbit.files.seal_key import without_key
 
 READ_ONLY = (
     "xorbit:// is read-only, since names say what is in a file: `xorbit put` and "
@@ -44,7 +45,7 @@ def as_os_errors(path: str, to: str = "") -> Generator[None]:
 
 
 def _os_error(error: XorbitError, path: str, to: str) -> OSError:
-    said = str(error)
+    said, path = str(error), shown(path)
     match error:
         case UnavailableError() if "/" in path:
             return OSError(errno.EIO, said, path)
@@ -62,22 +63,28 @@ def _os_error(error: XorbitError, path: str, to: str) -> OSError:
             return OSError(errno.EIO, said, to or path)
 
 
+def shown(path: str) -> str:
+    """Return a path as it may stand in messages and logs: without the key of private content."""
+    name, slash, rest = path.partition("/")
+    return without_key(name) + slash + rest
+
+
 def no_such_name(error: MisuseError, path: str) -> FileNotFoundError:
     """Return that nothing can be at what is no name of anything."""
-    return FileNotFoundError(errno.ENOENT, str(error), path)
+    return FileNotFoundError(errno.ENOENT, str(error), shown(path))
 
 
 def is_a_directory(path: str) -> IsADirectoryError:
     """Return that a directory cannot be read as a file."""
-    return IsADirectoryError(errno.EISDIR, "that is a directory, no file", path)
+    return IsADirectoryError(errno.EISDIR, "that is a directory, no file", shown(path))
 
 
 def is_a_link(path: str, target: str) -> OSError:
     """Return that a symbolic link is not followed."""
     said = f"that is a symbolic link to {target!r}, which is not followed; `xorbit get` keeps it"
-    return OSError(errno.ELOOP, said, path)
+    return OSError(errno.ELOOP, said, shown(path))
 
 
 def is_read_only(path: str) -> PermissionError:
     """Return that nothing is written here."""
-    return PermissionError(errno.EROFS, READ_ONLY, path)
+    return PermissionError(errno.EROFS, READ_ONLY, shown(path))

@@ -27,6 +27,7 @@ from xorbit.files.flow import Progress, owned_tasks
 from xorbit.files.listing import EntryInfo
 from xorbit.files.pointer import RecordPlace
 from xorbit.files.reader import FileReader
+from xorbit.files.sealed import SEAL_BYTES
 from xorbit.files.tree import Found
 from xorbit.files.unixfs import CHUNK_BYTES
 from xorbit.filesystem.blocks import Latest, Opening, SharedCalls
@@ -42,9 +43,11 @@ Bound = int | None
 class OpenedFile:
     """A file that is open; several may read it, one after the other."""
 
-    def __init__(self, reader: FileReader, path: str) -> None:
+    def __init__(self, reader: FileReader, path: str, leaf_bytes: int) -> None:
         """Read by a reader of one's own."""
         self.size = reader.size
+        self.leaf_bytes = leaf_bytes
+        """At which multiples its leaves begin, if its maker cut it as xorbit does."""
         self._reader = reader
         self._path = path
         self._turn = asyncio.Lock()
@@ -159,7 +162,8 @@ class Reading:
     async def open(self, path: str) -> OpenedFile:
         """Open a file; `close` it at the end."""
         with as_os_errors(path):
-            return OpenedFile(await self._calls.open(await self._file(path)), path)
+            found = await self._file(path)
+            return OpenedFile(await self._calls.open(found), path, _leaf_bytes(found))
 
     async def fetch_to(
         self, path: str, to: Path | Callable[[bytes], object], progress: Progress
@@ -184,7 +188,7 @@ class Reading:
                 for at in which:
                     answers[at] = error
                 return
-            for group in _grouped(wanted):
+            for group in _grouped(wanted, _leaf_bytes(found)):
                 tasks.create_task(self._group(path, found, group, answers))
 
         async with owned_tasks() as tasks:
@@ -226,16 +230,20 @@ def _cid_of(found: Found) -> Cid:
     return place.cid
 
 
-def _grouped(wanted: list[_Range]) -> list[list[_Range]]:
+def _leaf_bytes(found: Found) -> int:
+    return CHUNK_BYTES if found.seal is None else CHUNK_BYTES - SEAL_BYTES
+
+
+def _grouped(wanted: list[_Range], leaf_bytes: int) -> list[list[_Range]]:
     """Put together what overlaps or is in the same leaf, so that each leaf is read once.
 
-    Where a file's leaves are not of 64 KiB, two groups may share one; then it comes from what is
+    Where a file's leaves are of other sizes, two groups may share one; then it comes from what is
     held.
     """
     groups: list[list[_Range]] = []
     end = 0
     for one in sorted(wanted, key=lambda one: one.start):
-        if groups and one.start // CHUNK_BYTES <= (end - 1) // CHUNK_BYTES:
+        if groups and one.start // leaf_bytes <= (end - 1) // leaf_bytes:
             groups[-1].append(one)
             end = max(end, one.end)
         else:
