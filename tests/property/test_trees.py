@@ -144,7 +144,7 @@ def test_targets(target: str, folders: int) -> None:
     except FormatError:
         return
     where = posixpath.normpath("/".join(["d"] * folders + [target]))
-    assert where == "." or not where.startswith(("..", "/"))
+    assert where.split("/")[0] not in ("..", "")  # "..:" is a name like others
 
 
 @given(ANY_NAMES)
