@@ -174,6 +174,12 @@ AHEAD_BLOCKS_MAX = 32
 """How many of the blocks that will be wanted next are named beside the one that is wanted."""
 FLOW_STEPS_MAX = 1_024
 """How many steps of what is being written (a folder, a leaf) may wait for their turn."""
+PARTIAL_KEPT_S = 604_800.0
+"""What an interrupted get left is removed by a later get to the same folder after a week."""
+PARTIAL_NODES_MAX = 65_536
+"""How many inner nodes of an interrupted get are kept; any others are fetched again."""
+PARTIAL_LOOK_LEAVES = 32
+"""How many leaves of an interrupted get are held against their names in one go: 2 MiB."""
 SYNCED_FILES_MAX = 256
 """How many files of a tree are put on disk one by one, in a second; if there are more, all of the
 disk is, once."""

@@ -69,6 +69,10 @@ class StoreError(WorldError):
     """The disk under the store failed, is full, or is held by another process."""
 
 
+class WriteError(WorldError):
+    """What was got could not be written where it was to go: that disk is full, or failed."""
+
+
 class StoppedError(WorldError):
     """The node stopped, or was told to stop, before the call could be finished."""
 

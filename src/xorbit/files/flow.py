@@ -117,6 +117,18 @@ class Window:
 # --- Fetching -----------------------------------------------------------------------------------
 
 
+class Nodes(Protocol):
+    """Inner nodes that were fetched before, and are to be had again (partial.py)."""
+
+    def get(self, cid: Cid) -> bytes | None:
+        """Return a node that proves itself, if it is there."""
+        ...
+
+    def add(self, cid: Cid, data: bytes) -> None:
+        """Keep a node."""
+        ...
+
+
 class Fetcher:
     """Gets the blocks of one tree; those that will be wanted next are fetched meanwhile.
 
@@ -126,10 +138,16 @@ class Fetcher:
     """
 
     def __init__(
-        self, blocks: BlocksToGet, root: Cid, what: str = "file", window: int = WINDOW_BLOCKS
+        self,
+        blocks: BlocksToGet,
+        root: Cid,
+        what: str = "file",
+        window: int = WINDOW_BLOCKS,
+        nodes: "Nodes | None" = None,
     ) -> None:
-        """Get the blocks of `root`; errors call it a `what`."""
+        """Get the blocks of `root`; errors call it a `what`. What `nodes` has is not asked for."""
         check_window(window)
+        self._nodes = nodes
         self._blocks = blocks
         self._root = root
         self._what = what
@@ -151,6 +169,16 @@ class Fetcher:
 
     async def fetch(self, cid: Cid) -> bytes:
         """Return a block, past what was fetched ahead."""
+        nodes = self._nodes
+        if nodes is None or cid.codec is Codec.RAW:
+            return await self._ask(cid)
+        if (kept := await in_thread(lambda: nodes.get(cid))) is not None:
+            return kept
+        data = await self._ask(cid)
+        await in_thread(lambda: nodes.add(cid, data))
+        return data
+
+    async def _ask(self, cid: Cid) -> bytes:
         part = "" if cid == self._root else f"block {cid} of {self._what} "
         with naming(f"cannot get {part}{self._root}"):
             return await self._blocks.get_block(cid.key)
@@ -263,11 +291,11 @@ class Flow:
             return await fetched()
 
         await self._window.acquire()
-        await self._steps.put((self._tasks.create_task(fetch()), do))
+        await self._steps.put((self._tasks.create_task(fetch()), do, 0))
 
-    async def then(self, do: Callable[[], object]) -> None:
-        """Let something be done in its turn."""
-        await self._steps.put((None, lambda _: do()))
+    async def then(self, do: Callable[[], object], size: int = 0) -> None:
+        """Let something be done in its turn, which counts as so many bytes."""
+        await self._steps.put((None, lambda _: do(), size))
 
     async def end(self) -> None:
         """Say that nothing more comes."""
@@ -275,33 +303,36 @@ class Flow:
 
     async def deliver(self) -> None:
         """Do the steps, those that are ready together in one go; until the end."""
-        batch: list[tuple[bytes | None, Sink]] = []
+        batch: list[_Ready] = []
         while step := await self._steps.get():
-            task, do = step
+            task, do, size = step
             if task is not None and not task.done():
                 await self._flush(batch)  # it never waits with any in hand
-            batch.append((None if task is None else await task, do))
-            if self._steps.empty():
+            batch.append((None if task is None else await task, do, size))
+            if self._steps.empty() or len(batch) >= FLOW_STEPS_MAX:
                 await self._flush(batch)
         await self._flush(batch)
 
-    async def _flush(self, batch: list[tuple[bytes | None, Sink]]) -> None:
+    async def _flush(self, batch: "list[_Ready]") -> None:
         if not batch:
             return
         await in_thread(lambda: _do_all(batch))
-        sizes = [len(data) for data, _ in batch if data is not None]
+        sizes = [len(data) for data, _, _ in batch if data is not None]
+        done = sum(sizes) + sum(size for _, _, size in batch)
         batch.clear()
         for size in sizes:
             self._window.release(size)
-        if sizes:
-            self._tell(sum(sizes))
+        if done:
+            self._tell(done)
 
 
-_Step = tuple[asyncio.Task[bytes] | None, Sink]
+_Step = tuple[asyncio.Task[bytes] | None, Sink, int]
+"""The block that it waits for, what is to be done, and what that counts as besides the block."""
+_Ready = tuple[bytes | None, Sink, int]
 
 
-def _do_all(batch: list[tuple[bytes | None, Sink]]) -> None:
-    for data, do in batch:
+def _do_all(batch: list[_Ready]) -> None:
+    for data, do, _ in batch:
         do(data or b"")
 
 

@@ -5,19 +5,30 @@ room that touch the disk. All of it blocks, so transfer.py calls it on a worker 
 and no asyncio here.
 """
 
+import errno
 import os
+import shutil
+import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from io import SEEK_END, BytesIO
+from io import SEEK_CUR, SEEK_END, BytesIO
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
 
-from xorbit.errors import MisuseError, WorldError
+from xorbit.errors import MisuseError, WorldError, WriteError
 from xorbit.files.unixfs import CHUNK_BYTES
 
 Source = bytes | Path | BinaryIO
 """What a file is read from: its bytes, its path, or an open binary file from where it stands."""
+
+
+Identity = tuple[int, int]
+"""Device and inode: which file it was that was looked at."""
+
+_OLD_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OTHER_THINGS = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK)
+"""What opening a link, a folder or a socket says."""
 
 
 @contextmanager
@@ -82,9 +93,11 @@ class NewFile:
     to as it is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: Path | None = None) -> None:
+        """Write to a path; `temporary` is what an interrupted get left, or where it would be."""
         self._path = Path(os.path.realpath(path))  # what a symbolic link names is replaced, not it
-        self._temporary = self._path.parent / f".xorbit-{token_hex(8)}.part"
+        self._temporary = temporary or self._path.parent / f".xorbit-{token_hex(8)}.part"
+        self._goes_on = temporary is not None
         self._file: BinaryIO | None = None
         self._is_device = False
 
@@ -102,7 +115,7 @@ class NewFile:
                 raise MisuseError(
                     f"expected a path to write to, but {self._path} is not a regular file"
                 )
-            self._file = self._path.open("wb") if self._is_device else self._temporary.open("xb")
+            self._file = self._opened()
         except OSError as error:
             if not self._path.parent.is_dir():
                 raise MisuseError(
@@ -122,6 +135,15 @@ class NewFile:
         except OSError as error:
             raise self._failed(error) from error
 
+    def skip(self, size: int, seen: Identity) -> None:
+        """Leave the next bytes as they are, which somebody found right in the file `seen`.
+
+        Raises:
+            WorldError: this is another file.
+        """
+        assert self._file is not None, "open() comes first"
+        skip(self._file, size, seen, self._path)
+
     def commit(self) -> None:
         """Put the file on disk and give it its name, over a file that was there before.
 
@@ -133,6 +155,7 @@ class NewFile:
             self._file.flush()
             if self._is_device:
                 return
+            self._file.truncate()
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.replace(self._path)
@@ -147,5 +170,61 @@ class NewFile:
         with suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
+    def keep(self) -> None:
+        """Close, and leave what has come where it is. Never fails."""
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
+
+    def _opened(self) -> BinaryIO:
+        if self._is_device:
+            return self._path.open("wb")
+        if not self._goes_on:
+            return self._temporary.open("xb")
+        return take_over(self._temporary) or self._temporary.open("x+b")
+
     def _failed(self, error: OSError) -> WorldError:
-        return WorldError(f"cannot write {self._path}: {error.strerror}")
+        return WriteError(f"cannot write {self._path}: {error.strerror}")
+
+
+def take_over(path: Path | str, folder: int | None = None) -> BinaryIO | None:
+    """Open a file that an interrupted get left; remove what is something else, and return None.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        file = os.open(path, _OLD_FILE, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in _OTHER_THINGS:
+            raise
+        remove(path, folder)
+        return None
+    status = os.fstat(file)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return os.fdopen(file, "r+b")
+    os.close(file)
+    remove(path, folder)
+    return None
+
+
+def remove(path: Path | str, folder: int | None = None) -> None:
+    """Remove whatever is at a path, and nothing that a link leads to; raises OSError."""
+    try:
+        os.unlink(path, dir_fd=folder)
+    except (IsADirectoryError, PermissionError):  # macOS says the latter of a folder
+        shutil.rmtree(path, dir_fd=folder)
+
+
+def skip(file: BinaryIO, size: int, seen: Identity, path: Path) -> None:
+    """Go on behind bytes that were found right in the file `seen`.
+
+    Raises:
+        WorldError: `file` is another one.
+    """
+    status = os.fstat(file.fileno())
+    if (status.st_dev, status.st_ino) != seen:
+        raise WriteError(f"cannot write {path}: somebody else changes what is being written")
+    file.seek(size, SEEK_CUR)

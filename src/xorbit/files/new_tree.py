@@ -9,6 +9,7 @@ this file system takes two names for one (A and a), the second is refused.
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,11 +19,11 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from xorbit.config import SYNCED_FILES_MAX
-from xorbit.errors import FormatError, MisuseError, WorldError
+from xorbit.errors import FormatError, MisuseError, WorldError, WriteError
 from xorbit.files.cid import Cid
 from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
-from xorbit.files.local import NewFile
+from xorbit.files.local import Identity, NewFile, remove, skip, take_over
 from xorbit.files.names import check_file_name, check_target, shown
 from xorbit.files.tree import Entry, Found, drive, is_file, read_file, walk
 from xorbit.files.unixfs import FileNode
@@ -42,12 +43,20 @@ class NewTree:
     once something outside has come. `discard` at the end removes what was not committed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: Path | None = None) -> None:
+        """Write to a path; `temporary` is what an interrupted get left, or where it would be.
+
+        What is taken over from there is opened as new things are made: in a folder that is held
+        open, and through no link. What the walk does not come by is removed.
+        """
         self._path = Path(os.path.abspath(path))  # noqa: PTH100 - links in it stay
-        self._temporary = self._path.parent / f".xorbit-{token_hex(8)}.part"
+        self._temporary = temporary or self._path.parent / f".xorbit-{token_hex(8)}.part"
+        self._goes_on = temporary is not None
         self._names: list[str] = []
         self._folders: list[int] = []
         """Descriptors of the top and of the folders below it that `_names` names."""
+        self._left: list[set[str]] = []
+        """What was in each of them before, and has not come yet."""
 
     def open(self) -> None:
         """Make the temporary folder.
@@ -65,8 +74,7 @@ class NewTree:
                     f"expected a path for a new folder, but there is something at {self._path}: "
                     "choose another path, or remove it"
                 )
-            self._temporary.mkdir()
-            self._folders.append(os.open(self._temporary, _FOLDER))
+            self._make_top()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -78,8 +86,13 @@ class NewTree:
             WorldError: the disk is full or failed.
         """
         with self._making(path) as (folder, name):
-            os.mkdir(name, _FOLDER_MODE, dir_fd=folder)
-            self._folders.append(os.open(name, _FOLDER, dir_fd=folder))
+            old = self._take(name)
+            if old and not _is_folder(name, folder):
+                remove(name, folder)
+                old = False
+            if not old:
+                os.mkdir(name, _FOLDER_MODE, dir_fd=folder)
+            self._push(os.open(name, _FOLDER, dir_fd=folder), old=old)
             self._names.append(name)
 
     def add_file(self, path: tuple[str, ...]) -> BinaryIO:
@@ -90,6 +103,8 @@ class NewTree:
             WorldError: the disk is full or failed.
         """
         with self._making(path) as (folder, name):
+            if self._take(name) and (file := take_over(name, folder)):
+                return file
             return os.fdopen(os.open(name, _NEW_FILE, _FILE_MODE, dir_fd=folder), "wb")
 
     def add_link(self, path: tuple[str, ...], target: str) -> None:
@@ -101,7 +116,10 @@ class NewTree:
             WorldError: the disk is full or failed.
         """
         with self._making(path) as (folder, name):
-            os.symlink(check_target(target, len(path) - 1), name, dir_fd=folder)
+            said = check_target(target, len(path) - 1)
+            if self._take(name):
+                remove(name, folder)
+            os.symlink(said, name, dir_fd=folder)
 
     def commit(self, *, sync: bool = True) -> None:
         """Put everything on disk, unless its caller has, and give the folder its name.
@@ -110,6 +128,7 @@ class NewTree:
             WorldError: the disk is full or failed, or something is at the path meanwhile.
         """
         try:
+            self._clear_left(self._left)
             if sync:
                 os.sync()  # of 5,000 files: 0.1 s, where one fsync for each takes 20 s
             self._temporary.rename(self._path)
@@ -118,10 +137,14 @@ class NewTree:
 
     def discard(self) -> None:
         """Close, and remove the temporary folder if it is still there. Never fails."""
+        self.keep()
+        shutil.rmtree(self._temporary, ignore_errors=True)  # follows no link either
+
+    def keep(self) -> None:
+        """Close, and leave what has come where it is. Never fails."""
         while self._folders:
             with suppress(OSError):
                 os.close(self._folders.pop())
-        shutil.rmtree(self._temporary, ignore_errors=True)  # follows no link either
 
     @contextmanager
     def _making(self, path: tuple[str, ...]) -> Generator[tuple[int, str]]:
@@ -141,14 +164,48 @@ class NewTree:
 
     def _enter(self, path: tuple[str, ...]) -> int:
         while len(self._names) > len(path):
+            self._clear_left(self._left[-1:])
             os.close(self._folders.pop())
+            self._left.pop()
             self._names.pop()
         assert tuple(self._names) == path, "a folder comes before what is in it"
         return self._folders[-1]
 
+    def _make_top(self) -> None:
+        old = self._goes_on and os.path.lexists(self._temporary)
+        if old and not _is_folder(self._temporary):
+            remove(self._temporary)
+            old = False
+        if not old:
+            self._temporary.mkdir()
+        self._push(os.open(self._temporary, _FOLDER), old=old)
+
+    def _push(self, folder: int, *, old: bool) -> None:
+        self._folders.append(folder)
+        self._left.append(set(os.listdir(folder)) if old else set())
+
+    def _take(self, name: str) -> bool:
+        """Return whether a name in the innermost folder was there before, and has not come yet."""
+        left = self._left[-1]
+        if name not in left:
+            return False
+        left.remove(name)
+        return True
+
+    def _clear_left(self, levels: list[set[str]]) -> None:
+        """Remove what was in the last so many open folders and is no part of the tree."""
+        for folder, left in zip(self._folders[-len(levels) :], levels, strict=True):
+            for name in left:
+                remove(name, folder)
+            left.clear()
+
     def _failed(self, error: OSError, below: str = "") -> WorldError:
         where = self._path / below if below else self._path
-        return WorldError(f"cannot write {shown(str(where))}: {error.strerror}")
+        return WriteError(f"cannot write {shown(str(where))}: {error.strerror}")
+
+
+def _is_folder(name: str | Path, folder: int | None = None) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -239,11 +296,14 @@ class TreeWriter:
     `discard` at the end removes what was not committed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Write to a path at which nothing is, or an empty folder."""
+    def __init__(self, path: Path, temporary: Path | None = None, there_bytes: int = 0) -> None:
+        """Write to a path at which nothing is, or an empty folder.
+
+        `temporary` is as in `NewTree`; so many bytes are there already.
+        """
         self._path = path
-        self._tree = NewTree(path)
-        self._room = Room(path)
+        self._tree = NewTree(path, temporary)
+        self._room = Room(path, there_bytes)
         self._file: BinaryIO | None = None
         self.written = Written()
 
@@ -282,10 +342,22 @@ class TreeWriter:
             self._file.write(piece)
         self._count(size=len(piece))
 
+    def skip(self, size: int, seen: Identity) -> None:
+        """Leave the next bytes of that file as they are, found right in the file `seen`.
+
+        Raises:
+            WorldError: this is another file.
+        """
+        assert self._file is not None, "a file comes before its bytes"
+        with self._writing():
+            skip(self._file, size, seen, self._path)
+        self._count(size=size)
+
     def end_file(self) -> None:
         """Write what is left of the file that was added last; raises as `write`."""
         assert self._file is not None, "a file comes before its end"
         with self._writing():
+            self._file.truncate()
             if self.written.files <= SYNCED_FILES_MAX:
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -298,10 +370,15 @@ class TreeWriter:
 
     def discard(self) -> None:
         """Close, and remove what was not committed. Never fails."""
+        self.keep()
+        self._tree.discard()
+
+    def keep(self) -> None:
+        """Close, and leave what has come where it is. Never fails."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
-        self._tree.discard()
+        self._tree.keep()
 
     def _count(self, files: int = 0, folders: int = 0, links: int = 0, size: int = 0) -> None:
         was = self.written
@@ -314,16 +391,16 @@ class TreeWriter:
         try:
             yield
         except OSError as error:
-            raise WorldError(f"cannot write {self._path}: {error.strerror}") from error
+            raise WriteError(f"cannot write {self._path}: {error.strerror}") from error
 
 
 class Room:
     """What the disk has left, held against what files say that they are before they are fetched."""
 
-    def __init__(self, path: Path) -> None:
-        """Look at the disk on which `path` is, or will be."""
+    def __init__(self, path: Path, there_bytes: int = 0) -> None:
+        """Look at the disk on which `path` is, or will be; so many bytes are there already."""
         self._path = path
-        self._left = _free_bytes(path)
+        self._left = _free_bytes(path) + there_bytes
 
     def take(self, found: Found) -> None:
         """Count a file in.
@@ -334,7 +411,7 @@ class Room:
         size = found.node.size if isinstance(found.node, FileNode) else 0
         self._left -= size
         if self._left < 0:
-            raise WorldError(
+            raise WriteError(
                 f"{found.cid} says that it has {size:,} bytes, {-self._left:,} more than are "
                 f"free at {self._path}"
             )

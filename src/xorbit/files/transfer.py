@@ -6,7 +6,7 @@ Directories are read in trees.py.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,10 @@ from xorbit.files.flow import (
 )
 from xorbit.files.local import NewFile, Source, open_source, read_pieces, size_left
 from xorbit.files.local_tree import build_source, tree_bytes
+from xorbit.files.new_tree import Room
 from xorbit.files.opened import outer, private_name
+from xorbit.files.partial import Partial
+from xorbit.files.resume import OldLeaves, real_path, resuming
 from xorbit.files.seal_key import SealKey
 from xorbit.files.sealed import Making, Sealer, content_bytes
 from xorbit.files.tree import Found
@@ -254,7 +257,8 @@ async def get_to_path(
 ) -> int:
     """Fetch a file to a path and return its size; the path shows the whole file or what was there.
 
-    The bytes go to a temporary file in the same folder, which is removed if anything fails.
+    The bytes go to a temporary file beside it. Where this is interrupted it stays for a week, and
+    the same call goes on from there (`partial.py`); the error says so.
 
     Raises:
         MisuseError: the folder does not exist, or at the path is neither a regular file nor a
@@ -262,6 +266,38 @@ async def get_to_path(
         WorldError: the disk is full or failed.
         XorbitError: as `get_file`.
     """
+    name = cid.cid if isinstance(cid, Found) else cid
+    if name.codec is Codec.RAW or await in_thread(path.is_char_device):
+        return await _get_at_once(blocks, cid, path, window, progress, part)
+    async with resuming(await in_thread(lambda: real_path(path)), f"{name} {part}") as kept:
+        file = NewFile(path, kept.whole)
+        try:
+            await in_thread(lambda: _check_room(path, kept, cid, part))
+            await in_thread(file.open)
+            fetcher = Fetcher(blocks, name, window=window, nodes=kept.nodes)
+            old = OldLeaves(kept, (), file.skip) if kept.is_resumed else None
+            get = _Get(fetcher, cid, file.write, window, progress or silent, part, old)
+            size = await get.run()
+            await in_thread(file.commit)
+            return size
+        finally:
+            await in_thread(file.keep)
+
+
+def _check_room(path: Path, kept: Partial, file: Cid | Found, part: Range) -> None:
+    if isinstance(file, Found) and part == WHOLE:
+        Room(path, kept.bytes_there() if kept.is_resumed else 0).take(file)
+
+
+async def _get_at_once(
+    blocks: BlocksToGet,
+    cid: Cid | Found,
+    path: Path,
+    window: int,
+    progress: Progress | None,
+    part: Range,
+) -> int:
+    """Get what is not worth resuming: a file of one leaf, or one to a device."""
     file = NewFile(path)
     try:
         await in_thread(file.open)
@@ -281,6 +317,7 @@ class _Get:
         window: int,
         progress: Progress,
         part: Range,
+        old: OldLeaves | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._file = file
@@ -288,6 +325,7 @@ class _Get:
         self._window = window
         self._progress = progress
         self._start, self._end = part
+        self._old = old
         self._done = 0
         self._total = 0
 
@@ -305,7 +343,8 @@ class _Get:
         async with owned_tasks() as tasks:
             flow = Flow(tasks, self._window, self._tell)
             tasks.create_task(flow.deliver())
-            await FileParts(self._fetcher, flow, cid, self._sink).pour(root, start, end)
+            parts = FileParts(self._fetcher, flow, cid, self._sink, self._old)
+            await parts.pour(root, start, end)
             await flow.end()
         return self._done
 
@@ -344,8 +383,18 @@ async def file_root(fetcher: Fetcher, cid: Cid) -> FileNode:
 class FileParts:
     """The leaves of one file, poured into a flow; each is held against what its parent says."""
 
-    def __init__(self, fetcher: Fetcher, flow: Flow, root: Cid, sink: Sink) -> None:
-        """Pour the leaves of the file `root`; `sink` gets them."""
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        flow: Flow,
+        root: Cid,
+        sink: Sink,
+        old: OldLeaves | None = None,
+    ) -> None:
+        """Pour the leaves of the file `root`; `sink` gets those that are not there already."""
+        self._old = old
+        self._at = 0
+        """How many bytes were poured."""
         self._fetcher = fetcher
         self._flow = flow
         self._root = root
@@ -354,17 +403,31 @@ class FileParts:
     async def pour(self, node: FileNode, start: int, end: int, depth: int = 1) -> None:
         """Pour the bytes from `start` to before `end` of a node, and fetch nothing else."""
         at = 0
-        for child in node.children:
+        for number, child in enumerate(node.children):
             if at + child.size > start and at < end:
-                await self._child(child, max(start - at, 0), min(end - at, child.size), depth)
+                first, last = max(start - at, 0), min(end - at, child.size)
+                if child.cid.codec is not Codec.RAW:
+                    below = await self._inner(child, depth + 1)
+                    await self.pour(below, first, last, depth + 1)
+                elif not await self._is_there(node.children, number, last - first):
+                    await self._pour_leaf(child, first, last)
             at += child.size
 
-    async def _child(self, child: Child, start: int, end: int, depth: int) -> None:
-        if child.cid.codec is Codec.RAW:
-            await self._flow.block(lambda: self._leaf(child, start, end), self._sink)
-        else:
-            node = await self._inner(child, depth + 1)
-            await self.pour(node, start, end, depth + 1)
+    async def _pour_leaf(self, child: Child, start: int, end: int) -> None:
+        self._at += end - start
+        await self._flow.block(lambda: self._leaf(child, start, end), self._sink)
+
+    async def _is_there(self, children: Sequence[Child], number: int, wanted: int) -> bool:
+        """Pass over a leaf that an interrupted get has written, if all of it is wanted."""
+        old, size = self._old, children[number].size
+        if old is None or wanted < size:
+            return False
+        seen = await old.find(children, number, self._at)
+        if seen is None:
+            return False
+        self._at += size
+        await self._flow.then(lambda: old.skip(size, seen), size)
+        return True
 
     async def _leaf(self, child: Child, start: int, end: int) -> bytes:
         data = await self._fetcher.fetch(child.cid)

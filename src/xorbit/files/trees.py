@@ -20,6 +20,7 @@ from xorbit.files.flow import (
     BlocksToGet,
     Fetcher,
     Flow,
+    Nodes,
     Progress,
     Sink,
     all_of,
@@ -32,7 +33,9 @@ from xorbit.files.flow import (
 )
 from xorbit.files.listing import EntryInfo, Listing, describe, list_entries
 from xorbit.files.local import NewFile, Source, open_source
-from xorbit.files.new_tree import Room, TreeWriter, Written, lone_link
+from xorbit.files.new_tree import TreeWriter, Written, lone_link
+from xorbit.files.partial import Partial
+from xorbit.files.resume import OldLeaves, resuming
 from xorbit.files.transfer import FileParts, PutSummary, get_to_path, put_blocks
 from xorbit.files.tree import Entry, Found, all_blocks, is_file, resolve, walk
 from xorbit.files.unixfs import FileNode
@@ -42,9 +45,9 @@ TREE = "tree"
 
 @asynccontextmanager
 async def _fetching(
-    blocks: BlocksToGet, root: Cid, window: int = WINDOW_BLOCKS
+    blocks: BlocksToGet, root: Cid, window: int = WINDOW_BLOCKS, nodes: Nodes | None = None
 ) -> AsyncGenerator[Fetcher]:
-    fetcher = Fetcher(blocks, root, TREE, window)
+    fetcher = Fetcher(blocks, root, TREE, window, nodes)
     try:
         yield fetcher
     finally:
@@ -110,7 +113,9 @@ async def get_tree(
 ) -> Written:
     """Fetch a directory or a file to a path, which shows all of it or what was there before.
 
-    At most `window` leaves are in flight or waiting for their turn, and as many nodes.
+    At most `window` leaves are in flight or waiting for their turn, and as many nodes. Where this
+    is interrupted, what has come stays beside the path for a week, and the same call goes on from
+    there (`partial.py`); the error says so.
 
     Raises:
         MisuseError: a path that cannot be written to: for a directory, one at which something is
@@ -124,24 +129,32 @@ async def get_tree(
     if isinstance(root.node, SymbolicLink):
         raise lone_link(root)
     if is_file(root):
-        await in_thread(lambda: Room(path).take(root))
         size = await get_to_path(blocks, root, path, window=window, progress=progress)
         return Written(files=1, bytes=size)
-    async with _fetching(blocks, root.cid, window) as fetcher:
-        writer = TreeWriter(path)
+    async with resuming(path, str(root.cid)) as kept:
+        there_bytes = await in_thread(kept.bytes_there) if kept.is_resumed else 0
+        writer = TreeWriter(path, kept.whole, there_bytes)
         try:
             await in_thread(writer.open)
-            await _Get(fetcher, writer, window, progress or silent).run(root)
+            async with _fetching(blocks, root.cid, window, kept.nodes) as fetcher:
+                get = _Get(fetcher, writer, window, progress or silent, kept)
+                await get.run(root)
             await in_thread(writer.commit)
         finally:
-            await in_thread(writer.discard)
+            await in_thread(writer.keep)
         return writer.written
 
 
 class _Get:
     def __init__(
-        self, fetcher: Fetcher, writer: TreeWriter, window: int, progress: Progress
+        self,
+        fetcher: Fetcher,
+        writer: TreeWriter,
+        window: int,
+        progress: Progress,
+        kept: Partial,
     ) -> None:
+        self._kept = kept
         self._fetcher = fetcher
         self._writer = writer
         self._window = window
@@ -168,11 +181,29 @@ class _Get:
         if not is_file(found):
             return
         if isinstance(found.node, FileNode):
-            parts = FileParts(self._fetcher, flow, found.cid, self._writer.write)
+            old = OldLeaves(self._kept, entry.path, self._writer.skip)
+            parts = FileParts(
+                self._fetcher,
+                flow,
+                found.cid,
+                self._writer.write,
+                old if self._kept.is_resumed else None,
+            )
             await parts.pour(found.node, 0, found.node.size)
-        else:
+        elif not await self._is_there(flow, entry):
             await flow.block(partial(self._fetcher.fetch, found.cid), self._writer.write)
         await flow.then(self._writer.end_file)
+
+    async def _is_there(self, flow: Flow, entry: Entry) -> bool:
+        """Pass over a file of one leaf that an interrupted get has written."""
+        if not self._kept.is_resumed:
+            return False
+        seen = await in_thread(lambda: self._kept.look_whole(entry.path, entry.found.cid))
+        if seen is None:
+            return False
+        identity, size = seen
+        await flow.then(partial(self._writer.skip, size, identity), size)
+        return True
 
     def _tell(self, count: int) -> None:
         self._done += count

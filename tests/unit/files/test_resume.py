@@ -1,0 +1,337 @@
+"""Gets that were interrupted go on where they were; what they find there is proved first."""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.unit.files.fakes import FakeBlocks, names
+from tests.unit.files.test_trees import get, sample, shelved
+from tests.unit.files.trees import Shelf, on_disk
+from xorbit.config import PARTIAL_KEPT_S
+from xorbit.errors import FormatError, NotFoundError, WriteError
+from xorbit.files import partial as partials
+from xorbit.files.cid import Cid, Codec, cid_of_block
+from xorbit.files.partial import KeptNodes, Partial
+from xorbit.files.transfer import get_to_path
+from xorbit.items import ItemKey
+
+CONTENT = bytes(range(256))
+"""64 leaves of 4 bytes, under nodes of three."""
+
+
+class Counting(FakeBlocks):
+    """Notes what is asked for; from some block on, nobody has any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[ItemKey] = []
+        self.answers = 10**6
+
+    async def get_block(self, key: ItemKey) -> bytes:
+        self.asked.append(key)
+        if len(self.asked) > self.answers:
+            raise NotFoundError("nobody has it")
+        return await super().get_block(key)
+
+
+def counting(shelf: Shelf) -> Counting:
+    blocks = Counting()
+    blocks.held = shelved(shelf).held
+    return blocks
+
+
+async def interrupt(blocks: Counting, get: Callable[[], object], after: int) -> set[ItemKey]:
+    """Let a get end after so many blocks; return which it had got."""
+    blocks.asked.clear()
+    blocks.answers = after
+    with pytest.raises(NotFoundError):
+        await get()
+    had = set(blocks.asked[:after])
+    blocks.asked.clear()
+    blocks.answers = 10**6
+    return had
+
+
+@pytest.mark.parametrize("window", [1, 4])
+async def test_a_file_goes_on_where_it_was(tmp_path: Path, window: int) -> None:
+    """Wherever it ended, only what was missing is asked for, but for what was in flight."""
+    path = tmp_path / "file"
+    for after in range(2, 95, 7):
+        blocks = Counting()
+        cid = blocks.add_file(CONTENT, 4, 3)
+        told: list[int] = []
+
+        async def fetch(blocks=blocks, cid=cid, told=told) -> int:
+            return await get_to_path(
+                blocks, cid, path, window=window, progress=lambda done, _: told.append(done)
+            )
+
+        had = await interrupt(blocks, fetch, after)
+        told.clear()
+        assert await fetch() == 256
+        assert path.read_bytes() == CONTENT
+        assert len(had & set(blocks.asked)) <= 2 * window + 1
+        assert told[-1] == 256
+        assert told == sorted(told)
+        assert names(tmp_path) == ["file"]
+        path.unlink()
+
+
+@pytest.mark.parametrize("window", [1, 4])
+async def test_a_tree_goes_on_where_it_was(tmp_path: Path, window: int) -> None:
+    """However often it is interrupted, at last it is the tree, and little was fetched twice."""
+    shelf = Shelf()
+    rng = Random(1)  # no block occurs twice in it
+
+    def folder() -> Cid:
+        deep = {"a": shelf.file(rng.randbytes(200)), "link": shelf.link(f"../{rng.random()}")}
+        large, one = shelf.file(rng.randbytes(300)), shelf.file(rng.randbytes(3))
+        return shelf.directory({"deep": shelf.directory(deep), "large": large, "one": one})
+
+    root = shelf.directory({f"folder {number}": folder() for number in range(4)})
+    blocks = counting(shelf)
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    await get(counting(shelf), root, fresh)
+    had: set[ItemKey] = set()
+    twice = 0
+    for after in (3, 20, 1, 50, 40):
+        now = await interrupt(blocks, lambda: get(blocks, root, out, window), after)
+        twice += len(had & now)
+        had |= now
+    written = await get(blocks, root, out, window)
+    twice += len(had & set(blocks.asked))
+    assert on_disk(out) == on_disk(fresh)
+    assert (written.files, written.links) == (12, 4)
+    assert twice <= 5 * (2 * window + 2)  # also the root, each time
+    assert names(tmp_path) == ["fresh", "out"]
+
+
+async def test_a_part_of_a_file_goes_on_and_is_not_taken_for_another(tmp_path: Path) -> None:
+    """Each part has a place of its own; leaves that are cut are fetched again."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    path = tmp_path / "file"
+    for part in ((0, None), (6, 250), (7, 250)):
+        await interrupt(blocks, lambda part=part: get_to_path(blocks, cid, path, part=part), 70)
+    assert len(names(tmp_path)) == 3
+    assert await get_to_path(blocks, cid, path, part=(6, 250)) == 244
+    assert path.read_bytes() == CONTENT[6:250]
+    assert len(blocks.asked) < 40
+    assert len(names(tmp_path)) == 3
+
+
+# --- What is there is not believed --------------------------------------------------------------
+
+
+def files_of(whole: Path) -> list[Path]:
+    return [path for path in (whole, *whole.rglob("*")) if path.is_file() and not path.is_symlink()]
+
+
+def zeroed(whole: Path) -> None:
+    for path in files_of(whole):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+def longer(whole: Path) -> None:
+    for path in files_of(whole):
+        path.write_bytes(path.read_bytes() + b"more")
+
+
+def cut(whole: Path) -> None:
+    for path in files_of(whole):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def links(whole: Path) -> None:
+    for path in files_of(whole):
+        path.unlink()
+        path.symlink_to(whole.parent.parent / "secret")
+
+
+def hard_links(whole: Path) -> None:
+    for number, path in enumerate(files_of(whole)):
+        os.link(path, whole.parent.parent / f"another {number}")
+
+
+def folders(whole: Path) -> None:
+    for path in files_of(whole):
+        path.unlink()
+        path.mkdir()
+        (path / "junk").touch()
+
+
+def pipes(whole: Path) -> None:
+    for path in files_of(whole):
+        path.unlink()
+        os.mkfifo(path)
+
+
+def files_for_folders(whole: Path) -> None:
+    for path in list(whole.rglob("*")):
+        if path.is_dir():
+            partials.shutil.rmtree(path)
+            path.write_bytes(b"no folder")
+
+
+def links_for_folders(whole: Path) -> None:
+    around = whole.parent.parent / "around"
+    for path in list(whole.rglob("*")):
+        if path.is_dir():
+            path.rename(around)
+            path.symlink_to(around)
+            return
+
+
+def strangers(whole: Path) -> None:
+    for folder in [path for path in (whole, *whole.rglob("*")) if path.is_dir()]:
+        (folder / "0 stranger").write_bytes(b"x")
+        (folder / "zz stranger").mkdir()
+        (folder / "zz stranger" / "below").symlink_to("/")
+
+
+def nodes_of_rubbish(whole: Path) -> None:
+    path = whole.parent / "nodes"
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + b"!" + data[61:] + b"\0\0\0\7 and a half")
+
+
+def nodes_that_lie(whole: Path) -> None:
+    path = whole.parent / "nodes"
+    path.write_bytes(b"\xff" * 1_000)
+
+
+DAMAGES = (
+    zeroed, longer, cut, links, hard_links, folders, pipes, files_for_folders, links_for_folders,
+    strangers, nodes_of_rubbish, nodes_that_lie,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_whatever_is_done_to_what_was_kept_the_result_is_right(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """A get that goes on ends with the tree that was asked for, or says who disturbs it."""
+    shelf = Shelf()
+    root = shelf.directory(
+        {f"{number}": sample(shelf) for number in range(3)} | {"x": shelf.file(CONTENT * 2)}
+    )
+    blocks = counting(shelf)
+    (tmp_path / "secret").write_bytes(b"secret")
+    await get(counting(shelf), root, tmp_path / "fresh")
+    await interrupt(blocks, lambda: get(blocks, root, tmp_path / "out"), 60)
+    kept = tmp_path / names(tmp_path)[0]
+    damage(kept / "whole")
+    try:
+        await get(blocks, root, tmp_path / "out")
+    except WriteError:
+        assert damage is links_for_folders  # what was looked at is not what is written to
+        await get(blocks, root, tmp_path / "out")
+    assert on_disk(tmp_path / "out") == on_disk(tmp_path / "fresh")
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+    assert not names(tmp_path)[0].startswith(".")
+
+
+@pytest.mark.parametrize("damage", [zeroed, longer, cut, links, hard_links, folders, pipes])
+async def test_whatever_is_done_to_a_kept_file_the_result_is_right(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    path = tmp_path / "file"
+    (tmp_path / "secret").write_bytes(b"secret")
+    await interrupt(blocks, lambda: get_to_path(blocks, cid, path), 60)
+    kept = tmp_path / names(tmp_path)[0]
+    damage(kept / "whole")
+    assert await get_to_path(blocks, cid, path) == 256
+    assert path.read_bytes() == CONTENT
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+    assert not names(tmp_path)[0].startswith(".")
+
+
+@pytest.mark.parametrize("what", ["a link", "of everybody", "a file"])
+async def test_a_place_that_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
+    """Its name can be foreseen: what somebody else has put there is neither used nor removed."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    kept = Partial(tmp_path / "file", f"{cid} (0, None)").folder
+    match what:
+        case "a link":
+            (tmp_path / "other").mkdir()
+            kept.symlink_to(tmp_path / "other")
+        case "of everybody":
+            kept.mkdir()
+            kept.chmod(0o777)
+        case _:
+            kept.write_bytes(b"file")
+    before = names(tmp_path)
+    assert await get_to_path(blocks, cid, tmp_path / "file") == 256
+    assert names(tmp_path) == sorted([*before, "file"])
+
+
+# --- What stays, and for how long ---------------------------------------------------------------
+
+
+async def test_nothing_is_kept_of_what_lies_nor_where_nothing_came(tmp_path: Path) -> None:
+    shelf = Shelf()
+    leaf = shelf.add(b"xx", Codec.RAW)
+    lying = shelf.directory({"a": shelf.file(CONTENT), "b": shelf.file_node([(leaf, 3)])})
+    with pytest.raises(FormatError):
+        await get(shelved(shelf), lying, tmp_path / "out")
+    blocks = counting(shelf)
+    with pytest.raises(NotFoundError):
+        await get_to_path(blocks, cid_of_block(b"nobody's", Codec.DAG_PB), tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+async def test_nothing_is_kept_where_the_disk_is_the_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is not kept full."""
+    shelf = Shelf()
+    root = shelf.directory({"a": shelf.file(CONTENT), "b": shelf.file(CONTENT * 2)})
+
+    def full(self: KeptNodes, cid: Cid, data: bytes) -> None:
+        raise WriteError("the disk is full")
+
+    monkeypatch.setattr(KeptNodes, "add", full)
+    with pytest.raises(WriteError, match=r"the disk is full$"):
+        await get(shelved(shelf), root, tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+async def test_two_gets_to_one_path_at_once_do_not_meet(tmp_path: Path) -> None:
+    """Each has a place of its own, and the path shows one of them whole."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    path = tmp_path / "file"
+    sizes = await asyncio.gather(*(get_to_path(blocks, cid, path) for _ in range(3)))
+    assert sizes == [256] * 3
+    assert path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["file"]
+
+
+def test_what_nobody_went_on_with_is_removed_after_a_week(tmp_path: Path) -> None:
+    """But not what is younger, what somebody works on, or what has another name."""
+    old = time.time() - PARTIAL_KEPT_S - 60
+    for number, age in enumerate((old, old, time.time(), old)):
+        folder = tmp_path / f".xorbit-{number:016x}.part"
+        folder.mkdir()
+        (folder / "whole").write_bytes(b"x")
+        os.utime(folder, (age, age))
+    (tmp_path / ".xorbit-0123456789abcdef.part").write_bytes(b"x")
+    (tmp_path / ".xorbit-mirror").mkdir()
+    for name in (".xorbit-0123456789abcdef.part", ".xorbit-mirror"):
+        os.utime(tmp_path / name, (old, old))
+    lock = os.open(tmp_path / f".xorbit-{3:016x}.part", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    kept = Partial(tmp_path / "file", "x")
+    kept.open()
+    kept.discard()
+    os.close(lock)
+    assert names(tmp_path) == [f".xorbit-{2:016x}.part", f".xorbit-{3:016x}.part", ".xorbit-mirror"]
