@@ -232,7 +232,9 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
         loop.add_signal_handler(number, tell, ExitCode(128 + number))
     try:
         return await work
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
+        for note in getattr(cancelled, "__notes__", ()):  # what was begun and is kept
+            talk(note)
         raise typer.Exit(told[0] if told else ExitCode.FAILED) from None
 
 
