@@ -179,9 +179,11 @@ class Fetcher:
         return data
 
     async def _ask(self, cid: Cid) -> bytes:
-        part = "" if cid == self._root else f"block {cid} of {self._what} "
-        with naming(f"cannot get {part}{self._root}"):
+        try:
             return await self._blocks.get_block(cid.key)
+        except XorbitError as error:  # to write names takes as long as to hash a small block
+            part = "" if cid == self._root else f"block {cid} of {self._what} "
+            raise type(error)(f"cannot get {part}{self._root}: {error}") from error
 
     async def close(self) -> None:
         """Cancel what is still coming."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from xorbit.config import PARTIAL_LOOK_LEAVES
 from xorbit.errors import MisuseError, PeerError, WriteError, XorbitError
 from xorbit.files.cid import Codec
-from xorbit.files.flow import in_thread
+from xorbit.files.flow import BlocksToGet, in_thread
 from xorbit.files.local import Identity
+from xorbit.files.opened import Opening
 from xorbit.files.partial import Partial
 from xorbit.files.unixfs import Child
 
@@ -21,11 +22,12 @@ Skip = Callable[[int, Identity], object]
 
 
 @asynccontextmanager
-async def resuming(path: Path, what: str) -> AsyncGenerator[Partial]:
+async def resuming(path: Path, what: str, blocks: BlocksToGet) -> AsyncGenerator[Partial]:
     """Give what an interrupted get of `what` to a path left; keep what this one leaves.
 
-    Nothing is kept of what lies, of what the caller did wrong, and where the disk is the trouble.
-    An error says what is kept, as does a note at the end of what is cancelled.
+    Nothing is kept of what lies, of what the caller did wrong, where the disk is the trouble, and
+    of private content: once it is opened, nothing of it proves itself. An error says what is kept,
+    as does a note at the end of what is cancelled.
     """
     kept = Partial(path, what)
     try:
@@ -35,17 +37,24 @@ async def resuming(path: Path, what: str) -> AsyncGenerator[Partial]:
         await in_thread(kept.discard)
         raise
     except XorbitError as error:
-        if not await in_thread(kept.keep):
+        if not await _keep(kept, blocks):
             raise
         raise type(error)(f"{error}; {_told(kept)}") from error
     except Exception:
         await in_thread(kept.discard)
         raise
     except BaseException as interrupted:
-        if await in_thread(kept.keep):
+        if await _keep(kept, blocks):
             interrupted.add_note(_told(kept))
         raise
     await in_thread(kept.discard)
+
+
+async def _keep(kept: Partial, blocks: BlocksToGet) -> bool:
+    if isinstance(blocks, Opening):
+        await in_thread(kept.discard)
+        return False
+    return await in_thread(kept.keep)
 
 
 def _told(kept: Partial) -> str:

@@ -269,7 +269,7 @@ async def get_to_path(
     name = cid.cid if isinstance(cid, Found) else cid
     if name.codec is Codec.RAW or await in_thread(path.is_char_device):
         return await _get_at_once(blocks, cid, path, window, progress, part)
-    async with resuming(await in_thread(lambda: real_path(path)), f"{name} {part}") as kept:
+    async with resuming(await in_thread(lambda: real_path(path)), f"{name} {part}", blocks) as kept:
         file = NewFile(path, kept.whole)
         try:
             await in_thread(lambda: _check_room(path, kept, cid, part))

@@ -131,7 +131,7 @@ async def get_tree(
     if is_file(root):
         size = await get_to_path(blocks, root, path, window=window, progress=progress)
         return Written(files=1, bytes=size)
-    async with resuming(path, str(root.cid)) as kept:
+    async with resuming(path, str(root.cid), blocks) as kept:
         there_bytes = await in_thread(kept.bytes_there) if kept.is_resumed else 0
         writer = TreeWriter(path, kept.whole, there_bytes)
         try:

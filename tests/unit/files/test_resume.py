@@ -17,8 +17,10 @@ from xorbit.config import PARTIAL_KEPT_S
 from xorbit.errors import FormatError, NotFoundError, WriteError
 from xorbit.files import partial as partials
 from xorbit.files.cid import Cid, Codec, cid_of_block
+from xorbit.files.opened import inner, opened
 from xorbit.files.partial import KeptNodes, Partial
-from xorbit.files.transfer import get_to_path
+from xorbit.files.sealed import Sealer
+from xorbit.files.transfer import get_to_path, put_file
 from xorbit.items import ItemKey
 
 CONTENT = bytes(range(256))
@@ -287,6 +289,19 @@ async def test_nothing_is_kept_of_what_lies_nor_where_nothing_came(tmp_path: Pat
     with pytest.raises(NotFoundError):
         await get_to_path(blocks, cid_of_block(b"nobody's", Codec.DAG_PB), tmp_path / "out")
     assert names(tmp_path) == []
+
+
+async def test_nothing_is_kept_of_private_content(tmp_path: Path) -> None:
+    """Once it is opened no leaf proves itself: nothing is promised that could not be held."""
+    blocks = Counting()
+    done = await put_file(blocks, bytes(200_000), kind=Sealer())
+    opening = opened(blocks, done.seal)
+    blocks.answers = 3
+    with pytest.raises(NotFoundError, match=r"nobody has it$"):
+        await get_to_path(opening, inner(done.cid, done.seal), tmp_path / "file", window=1)
+    assert names(tmp_path) == []
+    blocks.answers = 10**6
+    assert await get_to_path(opening, inner(done.cid, done.seal), tmp_path / "file") == 200_000
 
 
 async def test_nothing_is_kept_where_the_disk_is_the_trouble(
