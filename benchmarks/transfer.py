@@ -176,6 +176,7 @@ def rsync_daemon(directory: Path) -> Iterator[str]:
     settings = directory / "rsyncd.conf"
     settings.write_text(
         f"port = {port}\naddress = 127.0.0.1\nuse chroot = no\n"
+        f"uid = {os.geteuid()}\ngid = {os.getegid()}\n"  # who is root is nobody there, else
         f"[module]\npath = {directory / 'module'}\nread only = no\n"
     )
     words = ["rsync", "--daemon", "--no-detach", f"--config={settings}"]
