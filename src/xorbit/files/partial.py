@@ -21,6 +21,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
 from typing import BinaryIO
 
 from blake3 import blake3
@@ -56,6 +57,8 @@ class Partial:
         self.folder = self._parent / f".xorbit-{digest.hexdigest(_NAME_BYTES)}.part"
         self._lock = -1
         self._nodes: KeptNodes | None = None
+        self._is_named = False
+        """Whether a later get finds it."""
         self.is_resumed = False
         """Whether something is there from an earlier get."""
 
@@ -85,11 +88,12 @@ class Partial:
             raise MisuseError(f"no folder {self._parent} to write to; make it first")
         try:
             clear_old(self._parent)
-            if not self._take():  # another get to the same path: it keeps what it has
+            self._is_named = self._take()
+            if not self._is_named:  # another get to the same path: it keeps what it has
                 self.folder = self._parent / f".xorbit-{token_hex(_NAME_BYTES)}.part"
                 self.folder.mkdir(0o700)
                 self._lock = os.open(self.folder, _FOLDER)
-                _try_lock(self._lock)
+                _try_lock(self._lock)  # against who clears away what is old
             self._nodes = KeptNodes(self.folder / "nodes")
             self.is_resumed = os.path.lexists(self.whole)
             os.utime(self._lock)
@@ -124,7 +128,7 @@ class Partial:
 
     def keep(self) -> bool:
         """Let go of it for a later get, and return whether there is anything to go on from."""
-        if self._nodes is None or not _has_content(self.whole):
+        if self._nodes is None or not self._is_named or not _has_content(self.whole):
             self.discard()
             return False
         self._nodes.close()
@@ -257,11 +261,12 @@ def _clear(path: Path, oldest: float) -> None:
 class KeptNodes:
     """The inner nodes of a tree in a file, one after the other: size, CID, bytes.
 
-    What is read of them is proved again. At most 65,536 are kept.
+    What is read of them is proved again. At most 65,536 are kept. Several threads may use it.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or make the file; raises OSError."""
+        self._adding = Lock()
         self._places: dict[Cid, tuple[int, int]] = {}
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "r+b")
@@ -282,9 +287,12 @@ class KeptNodes:
         Raises:
             WriteError: the disk is full or failed.
         """
+        if cid_of_block(data, cid.codec, cid.key.kind) == cid:
+            with self._adding:
+                self._add(cid, data)
+
+    def _add(self, cid: Cid, data: bytes) -> None:
         if cid in self._places or len(self._places) >= PARTIAL_NODES_MAX:
-            return
-        if cid_of_block(data, cid.codec, cid.key.kind) != cid:
             return
         entry = len(data).to_bytes(_SIZE_BYTES, "big") + bytes(cid) + data
         try:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -329,6 +330,32 @@ async def test_two_gets_to_one_path_at_once_do_not_meet(tmp_path: Path) -> None:
     assert sizes == [256] * 3
     assert path.read_bytes() == CONTENT
     assert names(tmp_path) == ["file"]
+
+
+async def test_a_second_get_that_is_interrupted_keeps_nothing(tmp_path: Path) -> None:
+    """No later get would find it; what the first one has is not touched."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    first = Partial(tmp_path / "file", f"{cid} (0, None)")
+    first.open()
+    first.whole.write_bytes(CONTENT[:100])
+    blocks.answers = 60
+    with pytest.raises(NotFoundError, match=r"nobody has it$"):
+        await get_to_path(blocks, cid, tmp_path / "file")
+    assert names(tmp_path) == [first.folder.name]
+    assert first.keep()
+
+
+def test_nodes_are_kept_by_many_threads_at_once(tmp_path: Path) -> None:
+    nodes = KeptNodes(tmp_path / "nodes")
+    blocks = [b"%d" % number * 1_000 for number in range(200)]
+    cids = [cid_of_block(data, Codec.DAG_PB) for data in blocks]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(nodes.add, cids * 2, blocks * 2))
+    nodes.close()
+    again = KeptNodes(tmp_path / "nodes")
+    assert [again.get(cid) for cid in cids] == blocks
+    again.close()
 
 
 def test_what_nobody_went_on_with_is_removed_after_a_week(tmp_path: Path) -> None:
