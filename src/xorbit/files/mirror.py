@@ -25,7 +25,7 @@ from xorbit.config import (
     SYNCED_FILES_MAX,
 )
 from xorbit.errors import FormatError
-from xorbit.files.cid import Cid, Codec, cid_of_block, decode_cid
+from xorbit.files.cid import Cid, Codec, cid_of_block
 from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.held_folder import (
@@ -326,7 +326,7 @@ class Change:
     ) -> Generator[None, None, bool]:
         seen = self._seen.get("/".join(path))
         if seen is not None and seen.look == look_of(status):
-            return decode_cid(seen.cid) == made.cid
+            return seen.cid == bytes(made.cid)
         if made.cid.codec is not Codec.RAW and status.st_size != made.size:
             return False
         file = self._folder.open_file(path)

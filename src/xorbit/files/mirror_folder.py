@@ -77,6 +77,8 @@ class Nodes:
     def __init__(self, path: Path) -> None:
         """Keep them in a folder that is there."""
         self._path = path
+        self.failed = False
+        """Whether the disk was full, or failed."""
 
     def read(self, cid: Cid) -> bytes | None:
         """Return the bytes of a block, proved by its hash, or None."""
@@ -98,6 +100,7 @@ class Nodes:
                 temporary.write_bytes(data)
                 temporary.replace(self._path / str(cid))
             except OSError:
+                self.failed = True
                 temporary.unlink(missing_ok=True)
                 raise
 

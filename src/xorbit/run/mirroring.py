@@ -271,20 +271,27 @@ class _Step:
         self._leaves: LocalLeaves | None = None
         self._done = 0
         self._total = 0
+        self._asked: dict[Cid, None] = {}
+        """The nodes of the tree that was listed last."""
         self.blocks = self.bytes = self.reused = 0
 
     async def run(self, version: Version) -> Mirrored:
         root = parse_cid(version.root)
-        new, nodes = await self._list(root)
-        before = [await self._list_before(known, version, new) for known in self._known()]
-        change = await in_thread(lambda: Change(self._folder, new, before))
-        compared = change.compare()
-        while not await in_thread(lambda: _is_over(compared)):
-            pass
+        known = self._known()
+        # These first: only then it can be told which nodes are of what is in the folder.
+        before = [await self._list_before(it) for it in known if it.root != version.root]
+        is_new = len(before) == len(known)
         try:
+            new = await self._list(root)
+            nodes = tuple(self._asked)
+            listings = [listing for listing, _ in before]
+            change = await self._compared(new, listings if is_new else [new, *listings])
             await self._stage(root, change)
-        except XorbitError:
-            await in_thread(lambda: self._tidy(change))
+        except XorbitError as error:
+            if is_new:
+                of_known = [cid for _, nodes in before for cid in nodes]
+                is_lie = isinstance(error, FormatError)
+                await in_thread(lambda: self._tidy_nodes(of_known, is_lie=is_lie))
             raise
         await in_thread(lambda: self._commit(change, version, nodes))
         left_out = tuple(map(shown_path, change.left_out))
@@ -297,15 +304,14 @@ class _Step:
         """Return the versions that files here may be of, each tree once."""
         return list({version.root: version for version in self._folder.state.versions}.values())
 
-    async def _list_before(self, known: Version, version: Version, new: Listing) -> Listing:
-        if known.root == version.root:
-            return new
+    async def _list_before(self, known: Version) -> tuple[Listing, tuple[Cid, ...]]:
         with naming(f"cannot tell what is left of version {known.seq} here"):
-            return (await self._list(parse_cid(known.root)))[0]
+            return await self._list(parse_cid(known.root)), tuple(self._asked)
 
-    async def _list(self, root: Cid) -> tuple[Listing, tuple[Cid, ...]]:
-        """Return what a tree names, and the names of its nodes, all of which are here then."""
+    async def _list(self, root: Cid) -> Listing:
+        """Return what a tree names; all its nodes are here then, and in `_asked`."""
         listing, seen = Listing(), SeenBlocks()
+        self._asked = {}
         async with self._fetching(root) as fetcher:
             found = await finish(open_block(root), fetcher)
             if not found.is_directory:
@@ -316,7 +322,14 @@ class _Step:
                         node = entry.found.node
                         if isinstance(node, FileNode):
                             await finish(inner_nodes(node, seen), fetcher)
-            return listing, tuple(fetcher.nodes)
+            return listing
+
+    async def _compared(self, new: Listing, before: list[Listing]) -> Change:
+        change = await in_thread(lambda: Change(self._folder, new, before))
+        compared = change.compare()
+        while not await in_thread(lambda: _is_over(compared)):
+            pass
+        return change
 
     # --- Fetch --------------------------------------------------------------------------------
 
@@ -325,10 +338,10 @@ class _Step:
             return
         self._leaves = leaves = await in_thread(change.local_leaves)
         self._total = sum(change.made(path).size for path in change.missing)
-        await in_thread(self._check_room)
-        self._tell(0)
         files = _by_cid(change)
         try:
+            await in_thread(self._check_room)
+            self._tell(0)
             async with self._fetching(root) as fetcher, owned_tasks() as tasks:
                 flow = Flow(tasks, WINDOW_BLOCKS, self._tell)
                 tasks.create_task(flow.deliver())
@@ -338,6 +351,9 @@ class _Step:
             for cid, (path, *same) in files.items():
                 for other in same:
                     await in_thread(partial(self._copy, cid, path, other))
+        except XorbitError:
+            await in_thread(lambda: self._tidy_stage(change))
+            raise
         finally:
             self._folder.stage.close()
             leaves.close()
@@ -381,6 +397,7 @@ class _Step:
 
     async def node(self, cid: Cid, fetch: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return a node, which is kept from then on."""
+        self._asked[cid] = None
         nodes = self._folder.nodes
         data = await in_thread(partial(nodes.read, cid))
         if data is None:
@@ -404,7 +421,14 @@ class _Step:
 
     # --- Put in place -------------------------------------------------------------------------
 
-    def _tidy(self, change: Change) -> None:
+    def _tidy_nodes(self, of_known: list[Cid], *, is_lie: bool) -> None:
+        """Keep those of a version that may go on later, and of no other that never came here."""
+        nodes = self._folder.nodes
+        wanted = of_known if is_lie or nodes.failed else [*of_known, *self._asked]
+        nodes.keep_only(wanted)
+        nodes.failed = False
+
+    def _tidy_stage(self, change: Change) -> None:
         """Keep what may go on later, unless the disk has no room for it."""
         stage = self._folder.stage
         wanted = [] if stage.failed else change.missing
@@ -428,18 +452,16 @@ class _Step:
 
 
 class _NodesAtHand(Fetcher):
-    """Gets the blocks of a tree from what is here first; remembers which nodes were asked for."""
+    """Gets the blocks of a tree from what is here first."""
 
     def __init__(self, step: _Step, blocks: BlocksToGet, root: Cid) -> None:
         super().__init__(blocks, root, "tree")
         self._step = step
-        self.nodes: dict[Cid, None] = {}
 
     async def fetch(self, cid: Cid) -> bytes:
         """Return a block."""
         if cid.codec is Codec.RAW:
             return await self._step.leaf(cid, lambda: self._from_others(cid))
-        self.nodes[cid] = None
         return await self._step.node(cid, lambda: self._from_others(cid))
 
     async def _from_others(self, cid: Cid) -> bytes:

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import resource
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -388,6 +388,54 @@ async def test_what_was_begun_and_is_nowhere_any_more_keeps_from_nothing(
     assert shown(out) == on_disk(tree)
 
 
+async def test_nodes_of_what_cannot_be_had_take_no_room(
+    source: Source, tree: Path, out: Path
+) -> None:
+    """Those of one such version are kept, for the next try, and of trees that lie none."""
+    shelf = source.shelf
+    source.tree(tree)
+    await bring(source, out)
+    before = nodes_kept(out)
+    source.missing = {shelf.link("nowhere")}
+    for name in ("a", "b", "c"):
+        good = shelf.directory({name: shelf.file(b"0123456789")})
+        source.publish(shelf.directory({"good": good, "z": shelf.link("nowhere")}))
+        with pytest.raises(NotFoundError):
+            await bring(source, out)
+        assert len(nodes_kept(out) - before) == 3
+    source.publish(shelf.directory({"good": good, "z": shelf.link("/etc/passwd")}))
+    with pytest.raises(FormatError):
+        await bring(source, out)
+    assert nodes_kept(out) == before
+
+
+async def test_nodes_do_not_stay_on_a_full_disk(source: Source, tree: Path, out: Path) -> None:
+    source.tree(tree)
+    await bring(source, out)
+    before = nodes_kept(out)
+    shelf = source.shelf
+    many = shelf.directory({f"{number:03}": shelf.file(b"0") for number in range(400)})
+    source.publish(shelf.directory({"a": shelf.file(b"0123456789"), "z": many}))
+    with file_sizes(4_096), pytest.raises(WorldError, match=r"cannot write .*nodes"):
+        await bring(source, out)
+    assert nodes_kept(out) == before
+
+
+def nodes_kept(out: Path) -> set[str]:
+    return {path.name for path in (out / STATE_FOLDER / "nodes").iterdir()}
+
+
+@contextmanager
+def file_sizes(most: int) -> Generator[None]:
+    """Let no file grow beyond so many bytes, as on a disk that is full."""
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, was[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+
+
 async def test_nothing_comes_near_the_notes(source: Source, tree: Path, out: Path) -> None:
     """What a tree has where the mirror's own folder is, is passed over."""
     name = STATE_FOLDER
@@ -478,13 +526,8 @@ async def test_a_full_disk_leaves_the_version_before(source: Source, tree: Path,
     before = shown(out)
     (tree / "large").write_bytes(Random(9).randbytes(4 * CHUNK))
     source.tree(tree)
-    was = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * CHUNK, was[1]))
-    try:
-        with pytest.raises(WorldError, match=r"cannot write .*File too large"):
-            await bring(source, out)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    with file_sizes(2 * CHUNK), pytest.raises(WorldError, match=r"cannot write .*File too large"):
+        await bring(source, out)
     assert shown(out) == before
     assert list((out / STATE_FOLDER / "stage").iterdir()) == []
     await bring(source, out)
