@@ -31,6 +31,7 @@ from xorbit.cli import (
     tree,
 )
 from xorbit.cli.output import EXIT_CODES_HELP, ExitCode, debugging, exit_code_of, fact, set_up_log
+from xorbit.files.seal_key import keys_hidden
 
 app = typer.Typer(
     name="xorbit",
@@ -158,4 +159,5 @@ def _tell(error: Exception) -> int:
 
 
 def _tell_line(text: str) -> None:
-    print(f"xorbit: {' '.join(text.split())}", file=sys.stderr)
+    # What was typed stands in many an error, and where stderr goes is not known.
+    print(f"xorbit: {keys_hidden(' '.join(text.split()))}", file=sys.stderr)

@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import default_home, open_calls
+from xorbit.api import open_calls
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
 from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, progress, talk
-from xorbit.cli.places import Salt, salt_from
+from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.record import PublicKey, told_of_silence
 from xorbit.files.pointer import RecordPlace
-from xorbit.keys import public_key_from
 from xorbit.run.mirroring import Mirrored, NotMirrored
 
 SHOWN_MAX = 10
@@ -57,7 +56,7 @@ def mirror(
     mirror puts its own there. What you delete of the mirror's comes back with the next version or
     run. The mirror's notes are in DIR/.xorbit-mirror.
     """
-    place = RecordPlace(public_key_from(home or default_home(), public_key), salt_from(salt))
+    place = RecordPlace(public_key_named(home, public_key), salt_from(salt))
     secret = read_secret(network_secret)
 
     async def work() -> bool:

@@ -13,6 +13,7 @@ from xorbit.cli.output import talk
 from xorbit.errors import MisuseError
 from xorbit.files.cid import Place
 from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name
+from xorbit.files.seal_key import holds_key, keys_hidden
 from xorbit.keys import public_key_from
 from xorbit.run.file_calls import FileCalls
 
@@ -30,6 +31,20 @@ Salt = Annotated[
 def salt_from(text: str) -> bytes:
     """Return the salt that was typed."""
     return text.encode(errors="surrogateescape")
+
+
+def public_key_named(home: Path | None, text: str) -> bytes:
+    """Return the public key that is meant; one of the home may go by its name.
+
+    Raises:
+        MisuseError: neither; or the name of private content, which has no record.
+    """
+    if holds_key(text):
+        raise MisuseError(
+            f"{keys_hidden(text)} names private content, which never changes and stands under no "
+            "public key: 'xorbit get' gets it"
+        )
+    return public_key_from(home or default_home(), text)
 
 
 def place_named(home: Path | None, text: str, salt: str) -> Place | RecordPlace:

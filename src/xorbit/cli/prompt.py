@@ -20,7 +20,7 @@ from xorbit.cli.output import fact
 from xorbit.config import CONSOLE_COMPLETION_CHARACTERS_MAX, CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
 from xorbit.errors import StoppedError, XorbitError
-from xorbit.files.seal_key import holds_key
+from xorbit.files.seal_key import holds_key, keys_hidden
 from xorbit.keys import list_keys
 
 _SEEN = {
@@ -121,7 +121,7 @@ class Prompt:
             self._say("(Ctrl-D or 'quit' leaves; the node runs on)")
             return
         task = list(self._running)[-1]
-        self._say(f"cancelled: {self._running[task]}")
+        self._say(f"cancelled: {keys_hidden(self._running[task])}")
         task.cancel()
 
     def _say(self, text: str) -> None:

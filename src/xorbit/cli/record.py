@@ -31,7 +31,7 @@ from xorbit.cli.output import (
     talk,
     warn_not_kept,
 )
-from xorbit.cli.places import Salt, salt_from
+from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
@@ -40,7 +40,7 @@ from xorbit.files.pointer import pointer_to
 from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
 from xorbit.items import VALUE_BYTES_MAX, Record
-from xorbit.keys import load_key, public_key_from
+from xorbit.keys import load_key
 from xorbit.run.calls import Calls
 from xorbit.run.file_calls import FileCalls
 from xorbit.run.publish import PublishReceipt
@@ -80,6 +80,7 @@ def publish(
         ),
     ] = None,
     hash: Hash = HashName.BLAKE3,
+    encrypt: Annotated[bool, typer.Option("--encrypt", hidden=True)] = False,
     salt: Salt = "",
     cas: Annotated[
         int | None,
@@ -105,6 +106,11 @@ def publish(
     `get PUBLICKEY/sub/file`, and follow with `mirror`. Trees of earlier versions stay pinned here
     until `unpin`.
     """
+    if encrypt:
+        raise MisuseError(
+            "a record is read by everybody and has no place for the key of private content: "
+            "'xorbit put --encrypt' it, and give its name to those who are to have it"
+        )
     signer = load_key(home or default_home(), key)
     content = _value(value, file, tree)
 
@@ -182,7 +188,7 @@ def resolve(
     trace: Trace = False,
 ) -> None:
     """Print the newest version of a record: its value alone, or everything with --json."""
-    wanted = public_key_from(home or default_home(), public_key)
+    wanted = public_key_named(home, public_key)
 
     recorder = Recorder(trace, json)
     secret = read_secret(network_secret)
@@ -218,7 +224,7 @@ def follow(
     Sequence number and value, or one JSON object a line. That there is no version yet, or nobody
     to ask, is said on standard error.
     """
-    wanted = public_key_from(home or default_home(), public_key)
+    wanted = public_key_named(home, public_key)
 
     async def work() -> None:
         secret = read_secret(network_secret)

@@ -77,6 +77,11 @@ def holds_key(text: str) -> bool:
     return _MARKED_KEY.search(text) is not None
 
 
+def keys_hidden(text: str) -> str:
+    """Return a message with three dots in place of what looks like a key behind #."""
+    return _MARKED_KEY.sub(f"{KEY_MARK}...", text)
+
+
 def without_key(text: str) -> str:
     """Return what a user wrote as it may be shown: a key behind # becomes three dots."""
     name, mark, key = text.partition(KEY_MARK)

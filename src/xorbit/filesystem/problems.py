@@ -65,8 +65,11 @@ def _os_error(error: XorbitError, path: str, to: str) -> OSError:
 
 def shown(path: str) -> str:
     """Return a path as it may stand in messages and logs: without the key of private content."""
-    name, slash, rest = path.partition("/")
-    return without_key(name) + slash + rest
+    scheme, mark, bare = path.partition("://")
+    if not mark or "/" in scheme:
+        scheme, mark, bare = "", "", path
+    name, slash, rest = bare.partition("/")
+    return scheme + mark + without_key(name) + slash + rest
 
 
 def no_such_name(error: MisuseError, path: str) -> FileNotFoundError:

@@ -21,7 +21,7 @@ from xorbit.files.directory import DirectoryBuilder, build_symbolic_link
 from xorbit.files.local_tree import build_source
 from xorbit.files.opened import Opening, inner, inner_place, opened, outer, private_name
 from xorbit.files.reader import open_reader
-from xorbit.files.seal_key import SealKey, holds_key, parse_key, without_key
+from xorbit.files.seal_key import SealKey, holds_key, keys_hidden, parse_key, without_key
 from xorbit.files.sealed import SEAL_BYTES, Seal, Sealer, content_bytes_max, make_block
 from xorbit.files.transfer import PutSummary
 from xorbit.files.tree import Found
@@ -151,6 +151,7 @@ def test_no_message_and_no_text_but_the_name_has_the_key() -> None:
         parse_place(f"{CID}/a#{NODE_KEY.text}")
     assert without_key(f"{CID}#{NODE_KEY.text}/a") == f"{CID}#..."
     assert without_key("hello") == "hello"
+    assert keys_hidden(f"no {CID}#{NODE_KEY.text}/a here") == f"no {CID}#.../a here"
     assert holds_key(f"get {CID}#{NODE_KEY.text}/a -o b")
     assert not holds_key(f"get {CID} -o {NODE_KEY.text}")
 

@@ -66,6 +66,7 @@ def test_the_key_is_in_no_message(
         lambda: fs.info(f"{top}/none"),
         lambda: fs.open(f"{top}/sub"),
         lambda: fs.open(f"{top}/sub", "wb"),
+        lambda: fs.touch(f"xorbit://{top}/sub"),
         lambda: fs.info(f"{top[:-1]}/sub"),
         lambda: fs.info(f"{top}/../sub"),
     ):
