@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import open_calls
 from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, output_to
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import (
     fact,
     fact_json,
@@ -47,12 +46,9 @@ def export(
     to, place, version = output_to(output), place_named(home, name, salt), Facts()
     if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
-    secret = read_secret(network_secret)
 
     async def work() -> int:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             with progress("export") as tell:
                 return await calls.export_car(await version.newest(calls, place), to, progress=tell)
 
@@ -79,12 +75,9 @@ def import_(
     Each block is held against its hash; one that is larger than 64 KiB is refused. What the CAR
     lacks of its roots is fetched from the network.
     """
-    secret = read_secret(network_secret)
 
     async def work() -> tuple[ImportSummary, Id]:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             own = (await calls.status()).id
             source = sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
             with progress("import") as tell:

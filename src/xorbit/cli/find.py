@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import connect, open_calls
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.api import connect
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import fact, fact_columns, fact_json, finish, talk
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.core.status import FingerStatus
@@ -32,9 +32,7 @@ def whereis(
     """Say where a node is now: its addresses, as it signed them itself."""
 
     async def work() -> tuple[Id, ConnectionItem]:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             wanted = await whole_id(calls, id)
             return wanted, await calls.whereis(wanted)
 
@@ -87,12 +85,9 @@ def lookup(
 ) -> None:
     """Find the nodes whose ids are closest to an id, closest first."""
     recorder = Recorder(trace, json)
-    secret = read_secret(network_secret)
 
     async def work() -> tuple[Id, tuple[Contact, ...]]:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             wanted = await whole_id(calls, id)
             async with recorder.at(calls, f"lookup {wanted.hex()}"):
                 return wanted, await recorder.watch("", calls.lookup(wanted))

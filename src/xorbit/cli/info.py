@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import connect, open_calls
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.api import connect
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import fact_columns, fact_json, finish, human_size, talk
 from xorbit.core.status import PeerStatus
 from xorbit.run.calls import NodeStatus, PingAnswer, whole_id
@@ -157,9 +157,7 @@ def ping(
     """Ask a node whether it is there."""
 
     async def work() -> PingAnswer:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             is_address = ":" in id
             return await calls.ping(id if is_address else await whole_id(calls, id, "or HOST:PORT"))
 

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import open_calls
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, progress, talk
 from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.record import PublicKey, told_of_silence
@@ -57,12 +56,9 @@ def mirror(
     run. The mirror's notes are in DIR/.xorbit-mirror.
     """
     place = RecordPlace(public_key_named(home, public_key), salt_from(salt))
-    secret = read_secret(network_secret)
 
     async def work() -> bool:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             with progress("mirror") as tell:
                 if once:
                     done = await calls.mirror_once(place, directory, progress=tell)

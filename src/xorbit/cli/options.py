@@ -5,13 +5,16 @@ No command and no output here.
 
 import os
 import re
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from xorbit.api import open_calls
 from xorbit.items import Kind
+from xorbit.run.calls import Calls
 
 DEFAULT_PORT = 9672
 """What the letters X O R B are on a telephone's keys."""
@@ -107,3 +110,20 @@ Hash = Annotated[HashName, typer.Option("--hash", help="What names the blocks.")
 def read_secret(path: Path | None) -> bytes | None:
     """Return the secret in a file, if one is named."""
     return None if path is None else path.read_bytes()
+
+
+def calls_at(
+    home: Path | None,
+    bootstrap: list[str] | None,
+    network: str | None,
+    network_secret: Path | None,
+) -> AbstractAsyncContextManager[Calls]:
+    """Return the calls of whom a command asks: the node on the home, or a client for the moment.
+
+    Raises:
+        OSError: the file with the secret cannot be read.
+        XorbitError: on entering, as `open_calls`.
+    """
+    return open_calls(
+        home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
+    )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from xorbit.api import open_calls
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import fact, fact_columns, fact_json, finish, human_size, progress, talk
 from xorbit.pins import Kept, Root
 from xorbit.run.pinning import name_of
@@ -124,12 +124,9 @@ def pin(
     When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
     is here.
     """
-    secret = read_secret(network_secret)
 
     async def work() -> Root:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             with progress("pin") as tell:
                 return await calls.pin(name, salt.encode(), progress=tell)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import default_home, open_calls
+from xorbit.api import default_home
 from xorbit.cli.options import (
     Bootstrap,
     Hash,
@@ -19,7 +19,7 @@ from xorbit.cli.options import (
     Json,
     NetworkName,
     NetworkSecret,
-    read_secret,
+    calls_at,
 )
 from xorbit.cli.output import (
     fact,
@@ -113,13 +113,11 @@ def publish(
         )
     signer = load_key(home or default_home(), key)
     content = _value(value, file, tree)
-
     recorder = Recorder(trace, json)
-    secret = read_secret(network_secret)
 
     async def work() -> tuple[PutSummary | None, PublishReceipt, Id]:
         async with (
-            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            calls_at(home, bootstrap, network, network_secret) as calls,
             recorder.at(calls, f"publish {key}"),
         ):
             own = (await calls.status()).id
@@ -189,13 +187,11 @@ def resolve(
 ) -> None:
     """Print the newest version of a record: its value alone, or everything with --json."""
     wanted = public_key_named(home, public_key)
-
     recorder = Recorder(trace, json)
-    secret = read_secret(network_secret)
 
     async def work() -> Record:
         async with (
-            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            calls_at(home, bootstrap, network, network_secret) as calls,
             recorder.at(calls, f"resolve {public_key}"),
         ):
             return await recorder.watch("", calls.resolve(wanted, salt_from(salt)))
@@ -227,9 +223,8 @@ def follow(
     wanted = public_key_named(home, public_key)
 
     async def work() -> None:
-        secret = read_secret(network_secret)
         async with (
-            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            calls_at(home, bootstrap, network, network_secret) as calls,
             told_of_silence(calls, wanted, salt_from(salt)),
             aclosing(calls.follow(wanted, salt_from(salt))) as versions,
         ):

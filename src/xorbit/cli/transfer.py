@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import open_calls
 from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, Stdout, output_to, parse_range
 from xorbit.cli.options import (
     Bootstrap,
@@ -19,7 +18,7 @@ from xorbit.cli.options import (
     Json,
     NetworkName,
     NetworkSecret,
-    read_secret,
+    calls_at,
 )
 from xorbit.cli.output import (
     fact,
@@ -85,11 +84,10 @@ def put(
     takes: through --bootstrap, or through the peers that the home remembers.
     """
     recorder, kind = Recorder(trace, json), hash.kind
-    secret = read_secret(network_secret)
 
     async def work() -> tuple[PutSummary, Id]:
         async with (
-            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            calls_at(home, bootstrap, network, network_secret) as calls,
             recorder.at(calls, f"put {path}"),
         ):
             own = (await calls.status()).id
@@ -158,14 +156,11 @@ def get(
     named, part, to = place_named(home, name, salt), parse_range(bytes_range), output_to(output)
     if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
-    recorder = Recorder(trace, json)
-    secret = read_secret(network_secret)
-
-    version = Facts()
+    recorder, version = Recorder(trace, json), Facts()
 
     async def work() -> tuple[Place, Written]:
         async with (
-            open_calls(home, bootstrap=bootstrap or (), network=network, secret=secret) as calls,
+            calls_at(home, bootstrap, network, network_secret) as calls,
             recorder.at(calls, f"get {named}"),
         ):
             place = await version.newest(recorder, named)

@@ -3,9 +3,8 @@
 What a tree is stands in `files`; here is only what is typed and said.
 """
 
-from xorbit.api import open_calls
 from xorbit.cli.names import PlaceArgument, Stdout
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, read_secret
+from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import fact_columns, fact_json, finish, printable, talk
 from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.files.listing import EntryInfo
@@ -24,12 +23,9 @@ def cat(
     Unlike `get` it asks no terminal whether it wants them.
     """
     place, version = place_named(home, name, salt), Facts()
-    secret = read_secret(network_secret)
 
     async def work() -> None:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             await calls.get_file_to(await version.newest(calls, place), Stdout(forced=True))
 
     finish(work(), at_once=True)
@@ -50,12 +46,9 @@ def ls(
     itself is listed.
     """
     place, version = place_named(home, name, salt), Facts()
-    secret = read_secret(network_secret)
 
     async def work() -> tuple[EntryInfo, ...]:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             return await calls.ls(await version.newest(calls, place))
 
     found = finish(work())
@@ -78,12 +71,9 @@ def stat(
 ) -> None:
     """Say what is at a name or a path inside it: its own name, what it is, how large."""
     place, version = place_named(home, name, salt), Facts()
-    secret = read_secret(network_secret)
 
     async def work() -> EntryInfo:
-        async with open_calls(
-            home, bootstrap=bootstrap or (), network=network, secret=secret
-        ) as calls:
+        async with calls_at(home, bootstrap, network, network_secret) as calls:
             return await calls.stat(await version.newest(calls, place))
 
     found = finish(work())
