@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.unit.files.trees import Shelf
-from xorbit.files.car import CarReader, write_car
+from xorbit.files.car import CarReader
 from xorbit.files.cid import parse_cid
 from xorbit.files.local_tree import build_source, cid_of
 from xorbit.files.tree import drive, finish, open_block, read_file, walk
@@ -103,8 +103,8 @@ def lay_out(files: dict[str, bytes], top: Path) -> Path:
 def write_our_car(top: Path, car: Path, kind: Kind) -> tuple[str, int]:
     shelf = Shelf()
     root = shelf.take(build_source(top, kind))
-    with car.open("wb") as file:
-        return str(root), write_car(file, root, shelf.get)
+    car.write_bytes(shelf.car(root).getvalue())
+    return str(root), len(shelf.held)
 
 
 @pytest.mark.parametrize("kind", [Kind.BLOCK_SHA2_256, Kind.BLOCK_BLAKE3_256])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.files.trees import Shelf
 from xorbit.errors import FormatError, MisuseError, XorbitError
-from xorbit.files.car import CarReader, decode_header, encode_header, write_car
+from xorbit.files.car import CarReader, decode_header, encode_header
 from xorbit.files.cid import Cid, Codec, decode_cid, parse_cid, parse_place
 from xorbit.files.dag_pb import decode_node, encode_node
 from xorbit.files.directory import SymbolicLink
@@ -126,10 +126,8 @@ def test_names() -> None:
 def test_cars() -> None:
     """A damaged CAR is refused, and each block that is given out before has its name."""
     shelf, root = tree()
-    whole = BytesIO()
-    write_car(whole, root, shelf.get)
-    small = BytesIO()
-    write_car(small, shelf.file(b"0123456789"), shelf.get)
+    whole = shelf.car(root)
+    small = shelf.car(shelf.file(b"0123456789"))
 
     def read(data: bytes) -> None:
         for cid, block in CarReader(BytesIO(data)):

@@ -3,7 +3,6 @@
 import errno
 import posixpath
 import tempfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 
 from tests.unit.files.trees import Shelf, on_disk
 from xorbit.errors import FormatError, WorldError
-from xorbit.files.car import CarReader, write_car
+from xorbit.files.car import CarReader
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.names import check_name, check_target
-from xorbit.files.new_tree import write_tree
 from xorbit.files.tree import drive, finish, list_directory, resolve
 
 NAMES = st.text(
@@ -56,7 +54,7 @@ def test_round_trip(tree: Tree) -> None:
     root = put(shelf, tree)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        write_tree(shelf.found(root), shelf.get, out)
+        shelf.write(root, out)
         if isinstance(tree, bytes):
             assert out.read_bytes() == tree
         else:
@@ -69,10 +67,7 @@ def test_cars(tree: Tree) -> None:
     """A CAR of any tree has exactly its blocks."""
     shelf = Shelf()
     root = put(shelf, tree)
-    file = BytesIO()
-    write_car(file, root, shelf.get)
-    file.seek(0)
-    assert dict(CarReader(file)) == {cid: shelf.held[cid] for cid in shelf.asked}
+    assert dict(CarReader(shelf.car(root))) == {cid: shelf.held[cid] for cid in shelf.asked}
 
 
 @given(st.sets(NAMES, max_size=40), st.integers(0, 2))
@@ -107,7 +102,7 @@ def test_nothing_leaves_the_folder(tree: Any, name: str | None) -> None:
         top = Path(folder) / "top"
         top.mkdir()
         try:
-            write_tree(shelf.found(root), shelf.get, top / "out")
+            shelf.write(root, top / "out")
         except (FormatError, WorldError):
             assert list(top.iterdir()) == []
         else:

@@ -1,7 +1,7 @@
 """Trees as one file: CARv1, written and read as a stream, each block proved by its hash.
 
-Blocks the caller while it reads or writes; no network and no asyncio here. Memory holds one block,
-besides what `all_blocks` remembers.
+Blocks the caller while it reads; no network and no asyncio here. Memory holds one block. What goes
+into the CAR of a tree, trees.py says.
 
 Spec: https://ipld.io/specs/transport/car/carv1/. A CAR is a header and then sections: the length of
 what follows (a varint), a CID, the bytes of its block. The header is DAG-CBOR, but of one form
@@ -10,7 +10,7 @@ make dates, patterns and huge numbers of whatever a stranger writes, and what th
 to be held against this one form all the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -18,7 +18,6 @@ from xorbit.config import CAR_ROOTS_MAX
 from xorbit.errors import FormatError, MisuseError, WorldError
 from xorbit.files.cid import CID_BYTES, Cid, cid_of_block, decode_cid
 from xorbit.files.protobuf import varint
-from xorbit.files.tree import all_blocks, finish
 from xorbit.items import BLOCK_BYTES_MAX
 
 _MAP_OF_ROOTS = b"\xa2\x65roots"
@@ -60,40 +59,6 @@ def _array_of(count: int) -> bytes:
 def encode_section(cid: Cid, data: bytes) -> bytes:
     """Return a block as it stands in a CAR, its length and its name before it."""
     return varint(CID_BYTES + len(data)) + bytes(cid) + data
-
-
-def write_car(file: BinaryIO, root: Cid, get: Callable[[Cid], bytes]) -> int:
-    """Write a tree to an open file and return how many blocks it has: parents before children.
-
-    Args:
-        file: Where to write; it stays open.
-        root: What the tree is named.
-        get: Returns the bytes of a block, proved by its hash.
-
-    Raises:
-        FormatError: a block is no node of a tree; names the block.
-        WorldError: the disk is full or failed.
-        XorbitError: whatever `get` raised.
-    """
-    count = 0
-
-    def get_and_write(cid: Cid) -> bytes:
-        nonlocal count
-        data = get(cid)
-        _write(file, encode_section(cid, data))
-        count += 1
-        return data
-
-    _write(file, encode_header([root]))
-    finish(all_blocks(root), get_and_write)
-    return count
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    try:
-        file.write(data)
-    except OSError as error:
-        raise WorldError(f"cannot write the CAR: {error.strerror}") from error
 
 
 # --- Reading ------------------------------------------------------------------------------------

@@ -1,31 +1,29 @@
 """Files, directories and symbolic links that are written from blocks, and nowhere but where asked.
 
 Writes the disk; all of it blocks, so it is called on a worker thread. No network and no asyncio
-here. A tree is written under a temporary name in the same folder and renamed when it is whole. What
-a stranger named is made relative to a folder that this file has made itself and holds open, always
-anew and never through a symbolic link, so it is inside that folder whatever the tree says; where
-this file system takes two names for one (A and a), the second is refused.
+here. A tree is written beside its path (`partial.py` says where) and renamed when it is whole. What
+a stranger named is made relative to a folder that is held open, never through a symbolic link, so
+it is inside that folder whatever the tree says; where this file system takes two names for one (A
+and a), the second is refused.
 """
 
 import os
 import shutil
 import stat
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import BinaryIO
 
 from msgspec import Struct
 
 from xorbit.config import SYNCED_FILES_MAX
 from xorbit.errors import FormatError, MisuseError, WorldError, WriteError
-from xorbit.files.cid import Cid
 from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
-from xorbit.files.local import Identity, NewFile, remove, skip, take_over
+from xorbit.files.local import Identity, remove, skip, take_over
 from xorbit.files.names import check_file_name, check_target, shown
-from xorbit.files.tree import Entry, Found, drive, is_file, read_file, walk
+from xorbit.files.tree import Entry, Found
 from xorbit.files.unixfs import FileNode
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,18 +38,17 @@ class NewTree:
     """A folder that appears at its path only when everything in it is there.
 
     Entries come as a walk comes by them: a folder before what is in it, and nothing more into it
-    once something outside has come. `discard` at the end removes what was not committed.
+    once something outside has come. `keep` at the end.
     """
 
-    def __init__(self, path: Path, temporary: Path | None = None) -> None:
+    def __init__(self, path: Path, temporary: Path) -> None:
         """Write to a path; `temporary` is what an interrupted get left, or where it would be.
 
         What is taken over from there is opened as new things are made: in a folder that is held
         open, and through no link. What the walk does not come by is removed.
         """
         self._path = Path(os.path.abspath(path))  # noqa: PTH100 - links in it stay
-        self._temporary = temporary or self._path.parent / f".xorbit-{token_hex(8)}.part"
-        self._goes_on = temporary is not None
+        self._temporary = temporary
         self._names: list[str] = []
         self._folders: list[int] = []
         """Descriptors of the top and of the folders below it that `_names` names."""
@@ -135,11 +132,6 @@ class NewTree:
         except OSError as error:
             raise self._failed(error) from error
 
-    def discard(self) -> None:
-        """Close, and remove the temporary folder if it is still there. Never fails."""
-        self.keep()
-        shutil.rmtree(self._temporary, ignore_errors=True)  # follows no link either
-
     def keep(self) -> None:
         """Close, and leave what has come where it is. Never fails."""
         while self._folders:
@@ -172,7 +164,7 @@ class NewTree:
         return self._folders[-1]
 
     def _make_top(self) -> None:
-        old = self._goes_on and os.path.lexists(self._temporary)
+        old = os.path.lexists(self._temporary)
         if old and not _is_folder(self._temporary):
             remove(self._temporary)
             old = False
@@ -224,32 +216,6 @@ class Written(Struct, frozen=True):
     bytes: int = 0
 
 
-def write_tree(root: Found, get: Callable[[Cid], bytes], path: Path) -> Written:
-    """Write a file or a whole directory to a path, which shows all of it or what was there before.
-
-    Args:
-        root: What is to be written.
-        get: Returns the bytes of a block, proved by its hash.
-        path: For a file, where to write it, over what is there; for a directory, a path at which
-            nothing is, or an empty folder.
-
-    Raises:
-        MisuseError: a path that cannot be written to.
-        FormatError: a tree that lies, is without bounds, or has a name or a link that may not be
-            written; names the block, or the path in the tree.
-        WorldError: the disk is full (also: the files say that they are larger than what is free) or
-            failed.
-        XorbitError: whatever `get` raised.
-    """
-    match root.node:
-        case FileNode() | None:
-            return _write_file(root, get, path)
-        case Directory() | Shard():
-            return _write_folder(root, get, path)
-        case SymbolicLink():
-            raise lone_link(root)
-
-
 def lone_link(root: Found) -> FormatError:
     """Return what to raise where a symbolic link is to be written that is in no tree."""
     assert isinstance(root.node, SymbolicLink), "it is one"
@@ -257,46 +223,13 @@ def lone_link(root: Found) -> FormatError:
     return FormatError(f"{root.cid} is a symbolic link to {target}, outside of any tree")
 
 
-def _write_file(root: Found, get: Callable[[Cid], bytes], path: Path) -> Written:
-    file = NewFile(path)
-    size = 0
-    try:
-        Room(path).take(root)
-        file.open()
-        for piece in drive(read_file(root), get):
-            file.write(piece)
-            size += len(piece)
-        file.commit()
-    finally:
-        file.discard()
-    return Written(files=1, bytes=size)
-
-
-def _write_folder(root: Found, get: Callable[[Cid], bytes], path: Path) -> Written:
-    writer = TreeWriter(path)
-    try:
-        writer.open()
-        entries = drive(walk(root), get)
-        next(entries)  # the root, which is there
-        for entry in entries:
-            writer.add(entry)
-            if is_file(entry.found):
-                for piece in drive(read_file(entry.found), get):
-                    writer.write(piece)
-                writer.end_file()
-        writer.commit()
-    finally:
-        writer.discard()
-    return writer.written
-
-
 class TreeWriter:
     """A directory that is written entry by entry, as a walk comes by them; counts what it writes.
 
-    `discard` at the end removes what was not committed.
+    `keep` at the end.
     """
 
-    def __init__(self, path: Path, temporary: Path | None = None, there_bytes: int = 0) -> None:
+    def __init__(self, path: Path, temporary: Path, there_bytes: int = 0) -> None:
         """Write to a path at which nothing is, or an empty folder.
 
         `temporary` is as in `NewTree`; so many bytes are there already.
@@ -367,11 +300,6 @@ class TreeWriter:
         """Give the folder its name; raises as `NewTree.commit`."""
         # To sync all waits for what other programs write as well, which may take minutes.
         self._tree.commit(sync=self.written.files > SYNCED_FILES_MAX)
-
-    def discard(self) -> None:
-        """Close, and remove what was not committed. Never fails."""
-        self.keep()
-        self._tree.discard()
 
     def keep(self) -> None:
         """Close, and leave what has come where it is. Never fails."""

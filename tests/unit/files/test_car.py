@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.files.trees import Shelf
-from xorbit.errors import FormatError, MisuseError, NotFoundError, WorldError
-from xorbit.files.car import CarReader, decode_header, encode_header, encode_section, write_car
+from xorbit.errors import FormatError, MisuseError, WorldError
+from xorbit.files.car import CarReader, decode_header, encode_header, encode_section
 from xorbit.files.cid import Cid, Codec, cid_of_block, parse_cid
 from xorbit.files.protobuf import varint
 from xorbit.items import BLOCK_BYTES_MAX, Kind
@@ -66,10 +66,7 @@ def test_tree(tmp_path: Path) -> None:
         (tmp_path / f"name {number}").write_bytes(b"%d" % number)
     shelf = Shelf()
     root = shelf.tree(tmp_path)
-    file = BytesIO()
-    assert write_car(file, root, shelf.get) == len(shelf.held)
-    file.seek(0)
-    reader = CarReader(file)
+    reader = CarReader(shelf.car(root))
     blocks = list(reader)
     assert reader.roots == (root,)
     assert blocks[0][0] == root
@@ -89,18 +86,12 @@ def test_short_reads(tmp_path: Path) -> None:
     assert list(CarReader(Slow(whole))) == blocks
 
 
-def test_block_that_nobody_has() -> None:
-    """An error of whoever has the blocks comes out as it is."""
-    with pytest.raises(NotFoundError):
-        write_car(BytesIO(), LEAF, Shelf().get)
-
-
 def test_tree_that_lies() -> None:
     """A block that is no node of a tree ends the writing, and is named."""
     shelf = Shelf()
     wrong = shelf.add(b"hello")
     with pytest.raises(FormatError, match=f"block {wrong}"):
-        write_car(BytesIO(), wrong, shelf.get)
+        shelf.car(wrong)
 
 
 def test_disk_that_fails() -> None:
@@ -110,13 +101,8 @@ def test_disk_that_fails() -> None:
         def read(self, size: int | None = -1) -> bytes:
             raise OSError(errno.EIO, "Input/output error")
 
-        def write(self, data: object) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
     with pytest.raises(WorldError, match="cannot read the CAR: Input/output error"):
         CarReader(Broken())
-    with pytest.raises(WorldError, match="cannot write the CAR: No space left"):
-        write_car(Broken(), LEAF, Shelf().get)
 
 
 # --- Files of others ----------------------------------------------------------------------------

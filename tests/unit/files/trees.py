@@ -1,6 +1,8 @@
 """Trees of blocks in a dict, as the tests of reading them want them: honest ones and lies."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 from xorbit.errors import NotFoundError
@@ -9,9 +11,12 @@ from xorbit.files.dag_pb import Link, Node, encode_node
 from xorbit.files.directory import DirectoryBuilder, build_symbolic_link
 from xorbit.files.hamt import FANOUT, MURMUR3_X64_64
 from xorbit.files.local_tree import build_source
+from xorbit.files.new_tree import Written
 from xorbit.files.tree import Entry, Found, drive, finish, open_block, walk
+from xorbit.files.trees import export_car, get_tree
 from xorbit.files.unixfs import build_file
 from xorbit.files.unixfs_data import Type, UnixFsData, encode_data
+from xorbit.items import ItemKey
 
 
 class Shelf:
@@ -85,6 +90,20 @@ class Shelf:
 
     def walk(self, cid: Cid) -> Iterator[Entry]:
         return drive(walk(self.found(cid)), self.get)
+
+    async def get_block(self, key: ItemKey) -> bytes:
+        held = (cid for codec in Codec if (cid := Cid(codec, key)) in self.held)
+        return self.get(next(held, Cid(Codec.RAW, key)))
+
+    def write(self, root: Cid, out: Path) -> Written:
+        """Write a tree to a path, as a user gets it."""
+        return asyncio.run(get_tree(self, self.found(root), out))
+
+    def car(self, root: Cid) -> BytesIO:
+        """Return a tree as a CAR, as a user exports it."""
+        parts: list[bytes] = []
+        asyncio.run(export_car(self, root, parts.append))
+        return BytesIO(b"".join(parts))
 
 
 def on_disk(top: Path) -> dict[str, bytes | str | None]:
