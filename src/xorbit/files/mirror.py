@@ -291,7 +291,7 @@ class Change:
 
     def _is_staged(self, path: TreePath, made: Made) -> Generator[None, None, bool]:
         try:
-            file = self._mirror.stage.path_of(path, made.cid).open("rb")
+            file = self._staged(path).open("rb")
         except OSError:
             return False
         with file:
@@ -352,6 +352,11 @@ class Change:
                     if made.kind == "file" and (path in self._as_named) is not wanted:
                         leaves.add(partial(self._folder.open_file, path), made.cid, nodes)
         return leaves
+
+    @property
+    def staged(self) -> list[Path]:
+        """The files that are to be put in place, in the stage."""
+        return [self._staged(path) for path in self.to_place]
 
     def made(self, path: TreePath) -> Made:
         """Return what the version has at a path."""
@@ -431,8 +436,11 @@ class Change:
             case "symlink":
                 self._folder.replace(self._mirror.stage.make_link(made.target), path)
             case "file":
-                self._place(self._mirror.stage.path_of(path, made.cid), path, replaced)
+                self._place(self._staged(path), path, replaced)
         return True
+
+    def _staged(self, path: TreePath) -> Path:
+        return self._mirror.stage.path_of(path, self._new[path].cid)
 
     def _place(self, source: Path, path: TreePath, replaced: Look | None) -> None:
         if replaced is None:

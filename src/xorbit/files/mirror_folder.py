@@ -15,7 +15,7 @@ asyncio here. Beside what is mirrored stands one folder of the mirror's own, `.x
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -122,7 +122,7 @@ class Stage:
         self._path = path
         self._file: BinaryIO | None = None
         self._part = path
-        self._count = 0
+        self._synced: set[Path] = set()  # only ever asked whether something is in it
         self.failed = False
         """Whether the disk was full, or failed."""
 
@@ -150,7 +150,6 @@ class Stage:
         self._part = whole.with_name(whole.name + PART)
         with self._writing():
             self._file = self._part.open("wb")
-        self._count += 1
 
     def write(self, data: bytes) -> None:
         """Write the next bytes, unless the disk is full or fails (WorldError)."""
@@ -163,10 +162,12 @@ class Stage:
         assert self._file is not None, "a file begins before its end"
         with self._writing():
             self._file.flush()
-            if self._count <= SYNCED_FILES_MAX:
+            whole = self._part.with_name(self._part.name.removesuffix(PART))
+            if len(self._synced) < SYNCED_FILES_MAX:
                 os.fsync(self._file.fileno())
+                self._synced.add(whole)
             self._file.close()
-            self._part.replace(self._part.with_name(self._part.name.removesuffix(PART)))
+            self._part.replace(whole)
 
     def copy(self, source: Path, path: TreePath, cid: Cid) -> int:
         """Make the file for a path of one that has the same bytes; return how many these are.
@@ -197,13 +198,13 @@ class Stage:
         link.symlink_to(target)
         return link
 
-    def sync(self) -> None:
-        """See to it that all that was ended is on disk."""
-        if self._count > SYNCED_FILES_MAX:
+    def sync(self, files: Sequence[Path]) -> None:
+        """See to it that these files are on disk, also those that an earlier life has ended."""
+        if any(file not in self._synced for file in files):
             os.sync()
-        elif self._count:
+        elif files:
             _sync_folder(self._path)
-        self._count = 0
+        self._synced.clear()
 
     def close(self) -> None:
         """Close what is being written. Never fails."""

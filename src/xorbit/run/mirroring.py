@@ -437,7 +437,7 @@ class _Step:
 
     def _commit(self, change: Change, version: Version, nodes: tuple[Cid, ...]) -> None:
         folder, state = self._folder, self._folder.state
-        folder.stage.sync()
+        folder.stage.sync(change.staged)
         if not change.stays:
             if version not in state.coming:
                 coming = (*state.coming, version)

@@ -15,7 +15,7 @@ from xorbit.errors import FormatError, MisuseError, NotFoundError, WorldError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.local_tree import build_source, cid_of
 from xorbit.files.mirror import Listing
-from xorbit.files.mirror_folder import STATE_FOLDER
+from xorbit.files.mirror_folder import STATE_FOLDER, Stage
 from xorbit.files.pointer import RecordPlace, TreeVersion, pointer_to, tree_version
 from xorbit.files.tree import Entry, Found
 from xorbit.items import ItemKey, Record
@@ -344,6 +344,23 @@ async def test_a_version_shows_whole_or_not_at_all(source: Source, tree: Path, o
     await bring(source, out)
     assert shown(out) == on_disk(tree)
     assert len(source.asked) < 50
+
+
+def test_what_an_earlier_life_wrote_is_on_disk_before_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was killed may not have come to sync its files; our own are synced one by one."""
+    syncs: list[str] = []
+    monkeypatch.setattr(os, "sync", lambda: syncs.append("all"))
+    monkeypatch.setattr(os, "fsync", lambda _: syncs.append("one"))
+    stage = Stage(tmp_path)
+    stage.begin(("a",), LEAF)
+    stage.write(b"a leaf that nobody holds")
+    stage.end()
+    stage.sync([stage.path_of(("a",), LEAF)])
+    assert syncs == ["one", "one"]  # the file, and the folder that names it
+    Stage(tmp_path).sync([stage.path_of(("a",), LEAF)])
+    assert syncs[2:] == ["all"]
 
 
 async def test_what_came_of_a_version_serves_the_next(
