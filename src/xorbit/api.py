@@ -26,26 +26,10 @@ from xorbit.errors import MisuseError, NotRunningError, StoreError, WorldError, 
 from xorbit.homes import DEFAULT_NETWORK, default_home
 from xorbit.identity import Network, NodeKey, load_network, nobodys_network
 from xorbit.ids import Guid, Id
-from xorbit.items import (
-    Address,
-    Contact,
-    Item,
-    ItemKey,
-    Kind,
-    Record,
-    parse_address,
-)
+from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record, parse_address
 from xorbit.pins import Order, Told
 from xorbit.run import revoked
-from xorbit.run.calls import (
-    Calls,
-    Key,
-    Name,
-    NodeStatus,
-    PingAnswer,
-    PutReceipt,
-    Target,
-)
+from xorbit.run.calls import Calls, Key, Name, NodeStatus, PingAnswer, PutReceipt, Target
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.run.driver import OWN_LINE, Driver
