@@ -57,6 +57,28 @@ PublicKey = Annotated[
 ]
 
 
+Tree = Annotated[
+    Path | None,
+    typer.Option(
+        "--tree",
+        metavar="PATH",
+        help="Put a directory or a file, as `put` does, and point to it.",
+        show_default=False,
+    ),
+]
+
+Cas = Annotated[
+    int | None,
+    typer.Option(
+        "--cas",
+        metavar="SEQ",
+        min=0,
+        help="Only if the newest version is this one (0: none yet); else exit code 5.",
+        show_default=False,
+    ),
+]
+
+
 def publish(
     key: Annotated[
         str, typer.Argument(metavar="KEYNAME", help="A key of yours.", show_default=False)
@@ -70,28 +92,11 @@ def publish(
             "--file", metavar="PATH", help="The value is the bytes of a file; - is standard input."
         ),
     ] = None,
-    tree: Annotated[
-        Path | None,
-        typer.Option(
-            "--tree",
-            metavar="PATH",
-            help="Put a directory or a file, as `put` does, and point to it.",
-            show_default=False,
-        ),
-    ] = None,
+    tree: Tree = None,
     hash: Hash = HashName.BLAKE3,
     encrypt: Annotated[bool, typer.Option("--encrypt", hidden=True)] = False,
     salt: Salt = "",
-    cas: Annotated[
-        int | None,
-        typer.Option(
-            "--cas",
-            metavar="SEQ",
-            min=0,
-            help="Only if the newest version is this one (0: none yet); else exit code 5.",
-            show_default=False,
-        ),
-    ] = None,
+    cas: Cas = None,
     bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
