@@ -31,23 +31,25 @@ class UnavailableError(NotFoundError):
 
 
 @contextmanager
-def as_os_errors(path: str, to: str = "") -> Generator[None]:
+def as_os_errors(path: str, to: str = "", *, is_there: bool = False) -> Generator[None]:
     """Raise what xorbit raises as OSError.
 
     Args:
         path: What was asked for, in the file system.
         to: Where it was to be written to on this machine; "" where it was only read.
+        is_there: Whether something was found at the path before.
     """
     try:
         yield
     except XorbitError as error:
-        raise _os_error(error, path, to) from error
+        # Where the path is a name alone and nobody has its block, nobody knows of such a file.
+        raise _os_error(error, path, to, is_there=is_there or "/" in path) from error
 
 
-def _os_error(error: XorbitError, path: str, to: str) -> OSError:
+def _os_error(error: XorbitError, path: str, to: str, *, is_there: bool) -> OSError:
     said, path = str(error), shown(path)
     match error:
-        case UnavailableError() if "/" in path:
+        case UnavailableError() if is_there:
             return OSError(errno.EIO, said, path)
         case NotFoundError():
             return FileNotFoundError(errno.ENOENT, said, path)

@@ -59,7 +59,7 @@ class OpenedFile:
             OSError: a block could not be had, or is none of this file.
         """
         async with self._turn:
-            with as_os_errors(self._path):
+            with as_os_errors(self._path, is_there=True):
                 return await self._reader.read_at(start, end)
 
     async def close(self) -> None:
@@ -113,7 +113,8 @@ class Reading:
             own = await self._entry(place)
             if not own.is_directory:
                 return [_info(path, own)]
-            entries = await self._calls.ls(place)
+            with as_os_errors(path, is_there=True):
+                entries = await self._calls.ls(place)
             for entry in entries:
                 self._entries.put(replace(place, path=(*place.path, entry.name)), entry)
             return [_info(f"{path}/{entry.name}", entry) for entry in entries]
@@ -169,8 +170,11 @@ class Reading:
         self, path: str, to: Path | Callable[[bytes], object], progress: Progress
     ) -> None:
         """Fetch a file to a path of this machine, whole or not at all, or to a function."""
-        with as_os_errors(path, str(to) if isinstance(to, Path) else ""):
-            await self._calls.get_file_to(await self._file(path), to, progress=progress)
+        written_to = str(to) if isinstance(to, Path) else ""
+        with as_os_errors(path, written_to):
+            found = await self._file(path)
+            with as_os_errors(path, written_to, is_there=found.node is not None):
+                await self._calls.get_file_to(found, to, progress=progress)
 
     async def ranges(
         self, paths: Sequence[str], starts: Sequence[Bound], ends: Sequence[Bound]
@@ -213,7 +217,7 @@ class Reading:
         start, end = group[0].start, max(one.end for one in group)
         try:
             async with self._slots:
-                with as_os_errors(path):
+                with as_os_errors(path, is_there=True):
                     async with await self._calls.open(found) as file:
                         data = await file.read_at(start, end)
         except OSError as error:

@@ -127,6 +127,29 @@ def test_what_is_there_and_cannot_be_had_is_not_taken_for_missing(
     assert caught.value.errno == errno.EIO
 
 
+def test_a_part_that_cannot_be_had_is_not_taken_for_a_missing_file(
+    fs: FakeSystem, home: FakeHome, tmp_path: Path
+) -> None:
+    """Nor where the file has a name of its own, without a path."""
+    name = str(home.file(b"0123456789"))
+    home.lose(home.add(b"89", Codec.RAW))
+    names = {f"{number}": home.file(b"x") for number in range(2_000)}
+    many = str(home.directory(names))
+    for cid in [cid for cid in home.held if cid.codec is Codec.DAG_PB]:
+        if str(cid) not in (name, many):
+            home.lose(cid)
+    for use in (
+        lambda: fs.cat_file(name, 8, 9),
+        lambda: fs.cat_ranges([name], [8], [9], on_error="raise"),
+        lambda: fs.open(name).read(),
+        lambda: fs.get_file(name, str(tmp_path / "file")),
+        lambda: fs.ls(many),
+    ):
+        with pytest.raises(OSError, match="nobody has it") as caught:
+            use()
+        assert caught.value.errno == errno.EIO
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "number"),
     [
