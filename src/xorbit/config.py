@@ -168,6 +168,12 @@ MIRROR_ENTRIES_MAX = 1_048_576
 as a version is being put in place."""
 MIRROR_LEAVES_MAX = 262_144
 """Of how many leaves a mirror remembers in which of its files they stand (16 GiB of them)."""
+MIRROR_LEAVES_PER_STEP = 256
+"""How many leaves of a file on the disk are hashed in one step of a comparison: 16 MiB."""
+MIRROR_STEPS_AT_ONCE = 16
+"""How many such steps are taken before it is seen whether the mirror was told to stop."""
+MIRROR_LEFT_OUT_SHOWN_MAX = 10
+"""How many paths that were left out the command tells one by one."""
 MIRROR_RETRY_S = 30.0
 """When a mirror tries again to get a version that could not be had, unless a newer one comes."""
 AHEAD_BLOCKS_MAX = 32

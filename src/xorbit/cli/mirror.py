@@ -13,11 +13,9 @@ from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret
 from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, progress, talk
 from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.record import PublicKey, told_of_silence
+from xorbit.config import MIRROR_LEFT_OUT_SHOWN_MAX
 from xorbit.files.pointer import RecordPlace
 from xorbit.run.mirroring import Mirrored, NotMirrored
-
-SHOWN_MAX = 10
-"""How many paths that were left out are told one by one."""
 
 
 def mirror(
@@ -82,10 +80,10 @@ def tell_outcome(outcome: Mirrored | NotMirrored, json: bool) -> None:
         stays = f"stays at version {outcome.at}" if outcome.at else "stays empty"
         talk(f"version {outcome.seq} cannot be had, the folder {stays}: {outcome.error}")
         return
-    for path in outcome.left_out[:SHOWN_MAX]:
+    for path in outcome.left_out[:MIRROR_LEFT_OUT_SHOWN_MAX]:
         talk(f"left out of version {outcome.seq}: {path}, where something is that is not its own")
-    if len(outcome.left_out) > SHOWN_MAX:
-        talk(f"left out of version {outcome.seq}: {len(outcome.left_out) - SHOWN_MAX:,} more")
+    if more := outcome.left_out[MIRROR_LEFT_OUT_SHOWN_MAX:]:
+        talk(f"left out of version {outcome.seq}: {len(more):,} more")
     if json:
         fact_json(_facts(outcome))
         return

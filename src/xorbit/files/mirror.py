@@ -22,6 +22,7 @@ from xorbit.config import (
     AHEAD_BLOCKS_MAX,
     MIRROR_ENTRIES_MAX,
     MIRROR_LEAVES_MAX,
+    MIRROR_LEAVES_PER_STEP,
     SYNCED_FILES_MAX,
 )
 from xorbit.errors import FormatError
@@ -43,7 +44,6 @@ from xorbit.files.unixfs import DEPTH_MAX, Child, FileNode, parse_file_node
 from xorbit.files.visits import SeenBlocks
 from xorbit.items import BLOCK_BYTES_MAX
 
-_LEAVES_PER_STEP = 256
 _DIGEST_BYTES = 16
 
 
@@ -163,7 +163,7 @@ def holds(file: BinaryIO, made: Made, nodes: Nodes) -> Generator[None, None, boo
         if data is None:
             return False
         end = leaf[1] + len(data)
-        if count % _LEAVES_PER_STEP == 0:
+        if count % MIRROR_LEAVES_PER_STEP == 0:
             yield
     whole = made.cid.codec is Codec.RAW or end == made.size
     return whole and os.fstat(file.fileno()).st_size == end

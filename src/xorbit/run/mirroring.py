@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from xorbit.config import MIRROR_RETRY_S, WINDOW_BLOCKS
+from xorbit.config import MIRROR_RETRY_S, MIRROR_STEPS_AT_ONCE, WINDOW_BLOCKS
 from xorbit.errors import FormatError, NotFoundError, WorldError, XorbitError
 from xorbit.files.cid import Cid, Codec, parse_cid
 from xorbit.files.flow import (
@@ -44,8 +44,6 @@ from xorbit.files.tree import open_block, walk
 from xorbit.files.unixfs import FileNode
 from xorbit.files.visits import SeenBlocks
 from xorbit.items import Record
-
-STEPS_AT_ONCE = 16
 
 
 class Mirrored(Struct, frozen=True):
@@ -478,4 +476,4 @@ def _by_cid(change: Change) -> dict[Cid, list[TreePath]]:
 
 def _is_over(steps: Iterator[None]) -> bool:
     """Do some steps; return whether these were the last."""
-    return len(deque(islice(steps, STEPS_AT_ONCE))) < STEPS_AT_ONCE
+    return len(deque(islice(steps, MIRROR_STEPS_AT_ONCE))) < MIRROR_STEPS_AT_ONCE
