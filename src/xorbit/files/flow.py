@@ -8,7 +8,7 @@ disk, the caller's sink) runs on a worker thread.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Protocol, TypeVar
 
 from xorbit.config import FLOW_STEPS_MAX, WINDOW_BLOCKS
@@ -383,5 +383,7 @@ async def in_thread(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        while not running.done():  # it may be cancelled more than once
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         raise
