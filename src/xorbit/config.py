@@ -174,6 +174,10 @@ MIRROR_STEPS_AT_ONCE = 16
 """How many such steps are taken before it is seen whether the mirror was told to stop."""
 MIRROR_LEFT_OUT_SHOWN_MAX = 10
 """How many paths that were left out the command tells one by one."""
+STAY_AGAIN_S_MIN = 1.0
+"""When `mirror` and `follow` first look for a node that stopped; each wait is twice the last one."""
+STAY_AGAIN_S_MAX = 30.0
+"""The longest of these waits."""
 MIRROR_RETRY_S = 30.0
 """When a mirror tries again to get a version that could not be had, unless a newer one comes."""
 AHEAD_BLOCKS_MAX = 32

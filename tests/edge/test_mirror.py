@@ -74,14 +74,14 @@ def blocks(tree: Path) -> dict[ItemKey, int]:
 
 
 class Following:
-    """A running `xorbit mirror --json`."""
+    """A running `xorbit mirror --json`, or `follow`."""
 
-    def __init__(self, *words: object) -> None:
+    def __init__(self, *words: object, command: str = "mirror") -> None:
         self._popen = subprocess.Popen(
-            [*XORBIT, "mirror", *map(str, words), "--json"],
+            [*XORBIT, command, *map(str, words), "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # else a second line is where no select sees it
         )
 
     def __enter__(self) -> Self:
@@ -103,7 +103,7 @@ class Following:
         assert select.select([pipe], [], [], WITHIN_S)[0], "it says nothing"
         line = pipe.readline()
         assert line, f"it ended with {self._popen.wait(WITHIN_S)}"
-        return line
+        return line.decode()
 
     def stop(self) -> int:
         self._popen.send_signal(signal.SIGINT)
@@ -170,6 +170,7 @@ def test_versions_are_followed_until_ctrl_c(
     """From before there is one; what is no tree is told, and the next version comes again."""
     out, name = tmp_path / "out", key.public_key.hex()
     with Following(name, out, "--home", nodes[1].home) as following:
+        assert following.talks() == f"following {name}; Ctrl-C ends it\n"
         assert following.talks() == f"following {name}; there is no version yet\n"
         publish(xorbit, nodes, key, "--tree", tree)
         assert following.says()["seq"] == 1
@@ -189,6 +190,36 @@ def test_versions_are_followed_until_ctrl_c(
         assert (said["seq"], said["removed"]) == (4, 1)
         assert following.stop() == 130
     assert shown(out) == on_disk(tree)
+
+
+@pytest.mark.parametrize("command", ["mirror", "follow"])
+def test_a_node_that_stops_is_waited_for(
+    command: str,
+    xorbit: Command,
+    nodes: list[NodeProcess],
+    key: UserKey,
+    tree: Path,
+    tmp_path: Path,
+) -> None:
+    """Nothing is told twice; the versions after it started again are, too."""
+    publish(xorbit, nodes, key, "--tree", tree)
+    home, out = tmp_path / "home", [tmp_path / "out"] if command == "mirror" else []
+    words = (key.public_key.hex(), *out, "--home", home)
+    with NodeProcess(home, bootstrap=nodes[0].address) as node:
+        following = Following(*words, command=command)
+        with following:
+            assert following.says()["seq"] == 1
+            node.signal(signal.SIGTERM)
+            assert node.ended() == 0
+            while f"the node on {home} stopped; going on when" not in following.talks():
+                pass
+            with NodeProcess(home, bootstrap=nodes[0].address):
+                while following.talks() != f"a node runs on {home} again\n":
+                    pass
+                (tree / "new").write_bytes(b"new")
+                publish(xorbit, nodes, key, "--tree", tree)
+                assert following.says()["seq"] == 2
+                assert following.stop() == 130
 
 
 # --- Killed ---------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 What happens in the folder stands in files/mirror.py; here is only what is typed and said.
 """
 
-from contextlib import aclosing
+import asyncio
+from collections.abc import Generator
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +15,12 @@ from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret
 from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, progress, talk
 from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.record import PublicKey, told_of_silence
+from xorbit.cli.staying import stay
 from xorbit.config import MIRROR_LEFT_OUT_SHOWN_MAX
+from xorbit.files.flow import Progress
+from xorbit.files.mirror_folder import STATE_FOLDER
 from xorbit.files.pointer import RecordPlace
+from xorbit.run.calls import Calls
 from xorbit.run.mirroring import Mirrored, NotMirrored
 
 
@@ -52,26 +58,92 @@ def mirror(
     way of the version it is said so, and with --once the exit code is 1: move it away, and the
     mirror puts its own there. What you delete of the mirror's comes back with the next version or
     run. The mirror's notes are in DIR/.xorbit-mirror.
+
+    When the node on the home stops, the mirror waits until one runs there again, and goes on.
     """
     place = RecordPlace(public_key_named(home, public_key), salt_from(salt))
+    bar, told = _Bar(directory), _Told(json)
+
+    async def follow(calls: Calls) -> None:
+        async with (
+            told_of_silence(calls, place.public_key, place.salt),
+            aclosing(calls.mirror(place, directory, progress=bar)) as outcomes,
+        ):
+            with bar.shown():
+                async for outcome in outcomes:
+                    bar.close()
+                    told(outcome)
 
     async def work() -> bool:
-        async with calls_at(home, bootstrap, network, network_secret) as calls:
-            with progress("mirror") as tell:
-                if once:
-                    done = await calls.mirror_once(place, directory, progress=tell)
-                    tell_outcome(done, json)
-                    return not done.left_out
-                async with (
-                    told_of_silence(calls, place.public_key, place.salt),
-                    aclosing(calls.mirror(place, directory, progress=tell)) as outcomes,
-                ):
-                    async for outcome in outcomes:
-                        tell_outcome(outcome, json)
-            return True
+        if once:
+            async with calls_at(home, bootstrap, network, network_secret) as calls:
+                with bar.shown():
+                    done = await calls.mirror_once(place, directory, progress=bar)
+                told(done)
+                return not done.left_out
+        talk(f"following {place.public_key.hex()}; Ctrl-C ends it")
+        await stay(home, lambda: calls_at(home, bootstrap, network, network_secret), follow)
+        return True
 
     if not finish(work()):
         raise typer.Exit(ExitCode.FAILED)
+
+
+class _Bar:
+    """The progress of the version that is coming: while none comes there is no bar."""
+
+    def __init__(self, directory: Path) -> None:
+        self._kept = directory / STATE_FOLDER
+        self._open: ExitStack | None = None
+        self._tell: Progress | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if self._open is None:
+            self._open = ExitStack()
+            self._tell = self._open.enter_context(progress("mirror"))
+        if self._tell is not None:
+            self._tell(done, total)
+
+    def close(self) -> None:
+        """Take the bar away, until something is told again."""
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+
+    @contextmanager
+    def shown(self) -> Generator[None]:
+        """Take the bar away at the end; who was interrupted in a version hears what is kept."""
+        try:
+            yield
+        except asyncio.CancelledError as interrupted:
+            if self._open is not None:
+                interrupted.add_note(
+                    f"what came of this version is kept in {self._kept}: the same mirror goes on "
+                    "from there"
+                )
+            raise
+        finally:
+            self.close()
+
+
+class _Told:
+    """Tells what became of versions; that a version is still there after the node stopped, not."""
+
+    def __init__(self, json: bool) -> None:
+        self._json = json
+        self._last: Mirrored | None = None
+
+    def __call__(self, outcome: Mirrored | NotMirrored) -> None:
+        if isinstance(outcome, Mirrored):
+            last, self._last = self._last, outcome
+            changed = outcome.files + outcome.removed
+            if last is not None and not changed and _what(last) == _what(outcome):
+                return
+        tell_outcome(outcome, self._json)
+
+
+def _what(done: Mirrored) -> tuple[object, ...]:
+    return done.seq, done.cid, done.left_out
 
 
 def tell_outcome(outcome: Mirrored | NotMirrored, json: bool) -> None:

@@ -32,6 +32,7 @@ from xorbit.cli.output import (
     warn_not_kept,
 )
 from xorbit.cli.places import Salt, public_key_named, salt_from
+from xorbit.cli.staying import stay
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
@@ -223,23 +224,28 @@ def follow(
     """Print a line for the newest version of a record, then one for each newer one, until Ctrl-C.
 
     Sequence number and value, or one JSON object a line. That there is no version yet, or nobody
-    to ask, is said on standard error.
+    to ask, is said on standard error. When the node on the home stops, it waits until one runs
+    there again, and goes on.
     """
     wanted = public_key_named(home, public_key)
+    shown_seq = 0
 
-    async def work() -> None:
+    async def work(calls: Calls) -> None:
+        nonlocal shown_seq
         async with (
-            calls_at(home, bootstrap, network, network_secret) as calls,
             told_of_silence(calls, wanted, salt_from(salt)),
             aclosing(calls.follow(wanted, salt_from(salt))) as versions,
         ):
             async for record in versions:
+                if record.seq <= shown_seq:
+                    continue  # the node stopped, and began with it again
+                shown_seq = record.seq
                 if json:
                     fact_json(_record_facts(record))
                 else:
                     fact(f"{record.seq}  {_shown(record.value)}")
 
-    finish(work())
+    finish(stay(home, lambda: calls_at(home, bootstrap, network, network_secret), work))
 
 
 @asynccontextmanager

@@ -1,9 +1,15 @@
 """What `xorbit mirror` says of a version: what is said where, in what words."""
 
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
-from xorbit.cli.mirror import tell_outcome
+from xorbit.cli.mirror import _Bar, _Told, tell_outcome
 from xorbit.config import MIRROR_LEFT_OUT_SHOWN_MAX
+from xorbit.files.flow import Progress
 from xorbit.files.local_tree import cid_of
 from xorbit.run.mirroring import Mirrored, NotMirrored
 
@@ -29,3 +35,40 @@ def test_what_could_not_be_had_is_no_fact(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f"version 7 cannot be had, the folder {stays}: nobody has it\n"
+
+
+def test_a_version_that_is_still_there_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """As after the node stopped and started; not so where something was put in place again."""
+    told = _Told(json=False)
+    for files in (5, 0, 1):
+        told(Mirrored(7, CID, files, 0, 0, 0, 0, ()))
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["5", "1"]
+
+
+def test_a_bar_is_there_only_while_a_version_comes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who interrupts it hears what is kept, and only then."""
+    seen: list[str] = []
+
+    @contextmanager
+    def bar_of(what: str) -> Generator[Progress]:
+        seen.append(f"{what} opens")
+        yield lambda done, total: seen.append(f"{done} of {total}")
+        seen.append("closes")
+
+    monkeypatch.setattr("xorbit.cli.mirror.progress", bar_of)
+    bar = _Bar(tmp_path)
+    with bar.shown():
+        assert seen == []
+        bar(1, 2)
+        bar.close()
+    assert seen == ["mirror opens", "1 of 2", "closes"]
+    with pytest.raises(asyncio.CancelledError) as idle, bar.shown():
+        raise asyncio.CancelledError
+    assert not hasattr(idle.value, "__notes__")
+    bar(0, 2)
+    with pytest.raises(asyncio.CancelledError) as busy, bar.shown():
+        raise asyncio.CancelledError
+    [note] = busy.value.__notes__
+    assert note.startswith(f"what came of this version is kept in {tmp_path}")
