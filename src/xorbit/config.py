@@ -175,7 +175,7 @@ MIRROR_STEPS_AT_ONCE = 16
 MIRROR_LEFT_OUT_SHOWN_MAX = 10
 """How many paths that were left out the command tells one by one."""
 STAY_AGAIN_S_MIN = 1.0
-"""When `mirror` and `follow` first look for a node that stopped; each wait is twice the last one."""
+"""When `mirror` and `follow` first look for a node that stopped; each wait is twice the last."""
 STAY_AGAIN_S_MAX = 30.0
 """The longest of these waits."""
 MIRROR_RETRY_S = 30.0
