@@ -1,22 +1,28 @@
 """Where a home is, and which network it belongs to: noted at its first use, and it keeps to that.
 
 What is kept in a home is pushed to the nodes of its network. Were a secret forgotten on a command
-line, everything would go to strangers; so the home itself remembers. What a network is stands in
-identity.py; neither asyncio nor sockets may enter here.
+line, everything would go to strangers; so the home itself remembers. Nor does the home itself go
+out, with its private keys. What a network is stands in identity.py; neither asyncio nor sockets may
+enter here.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 from msgspec import Struct
 
-from xorbit.errors import MisuseError
-from xorbit.keyfiles import from_json, make_directory, read_file, to_json, write_new
+from xorbit.errors import MisuseError, WorldError
+from xorbit.keyfiles import from_json, make_directory, read_file, read_key, to_json, write_new
 
 HOME_VARIABLE = "XORBIT_HOME"
 NETWORK_FILE = "network.json"
+NODE_KEY_FILE = "node.key"
+AUTHORITY_KEY_FILE = "authority.key"
+KEYS_DIRECTORY = "keys"
+KEY_SUFFIX = ".pem"
 DEFAULT_NETWORK = "xorbit"
 
 NetworkKind = Literal["open", "secret", "managed"]
@@ -78,6 +84,35 @@ def bind(home: Path, wanted: Belonging) -> None:
         make_directory(home)
         write_new(home / NETWORK_FILE, to_json(wanted))
     check(home, wanted)  # also against whoever was faster
+
+
+def refuse_keys(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to give away private keys of a home, which anybody could read and act with.
+
+    Args:
+        folder: Where the files are.
+        names: What they are called; only those that a home has keys in are opened.
+
+    Raises:
+        MisuseError: one holds such a key; names the home.
+    """
+    for name in names:
+        path = folder / name
+        in_keys = folder.name == KEYS_DIRECTORY and name.endswith(KEY_SUFFIX)
+        if (in_keys or name in (NODE_KEY_FILE, AUTHORITY_KEY_FILE)) and _holds_key(path):
+            home = os.fsencode(folder.parent if in_keys else folder)
+            raise MisuseError(
+                f"{home.decode(errors='backslashreplace')} is a home of xorbit, with private keys "
+                f"({path.name}) that nobody else may have: put something without them"
+            )
+
+
+def _holds_key(path: Path) -> bool:
+    try:
+        read_key(path, private=False)
+    except (MisuseError, WorldError):
+        return False  # another program's, or one that cannot be read to be put either
+    return True
 
 
 def _refusal(own: Belonging, wanted: Belonging) -> str:

@@ -24,7 +24,13 @@ from nacl.signing import SigningKey
 
 from xorbit import homes
 from xorbit.errors import IdentityError, MisuseError
-from xorbit.homes import DEFAULT_NETWORK, Belonging, NetworkKind
+from xorbit.homes import (
+    AUTHORITY_KEY_FILE,
+    DEFAULT_NETWORK,
+    NODE_KEY_FILE,
+    Belonging,
+    NetworkKind,
+)
 from xorbit.ids import Id, id_of
 from xorbit.items import PUBLIC_KEY_BYTES
 from xorbit.keyfiles import (
@@ -39,8 +45,6 @@ from xorbit.keyfiles import (
 )
 from xorbit.wire.message import PROTOCOL_VERSION
 
-NODE_KEY_FILE = "node.key"
-AUTHORITY_KEY_FILE = "authority.key"
 AUTHORITY_FILE = "authority.json"
 MEMBERSHIP_FILE = "membership.json"
 NETWORK_NAME_BYTES_MAX = 64

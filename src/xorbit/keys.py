@@ -11,11 +11,10 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from xorbit.errors import MisuseError
+from xorbit.homes import KEY_SUFFIX, KEYS_DIRECTORY
 from xorbit.items import PUBLIC_KEY_BYTES, Record, make_record
 from xorbit.keyfiles import make_directory, private_key_pem, read_key, write_new
 
-KEYS_DIRECTORY = "keys"
-SUFFIX = ".pem"
 NAME_CHARACTERS_MAX = 64
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HEX_DIGITS = 2 * PUBLIC_KEY_BYTES
@@ -88,8 +87,8 @@ def list_keys(home: Path) -> list[UserKey]:
         MisuseError: as `load_key`.
         WorldError: a file cannot be read.
     """
-    found = sorted((home / KEYS_DIRECTORY).glob(f"*{SUFFIX}"))
-    names = [path.name.removesuffix(SUFFIX) for path in found]
+    found = sorted((home / KEYS_DIRECTORY).glob(f"*{KEY_SUFFIX}"))
+    names = [path.name.removesuffix(KEY_SUFFIX) for path in found]
     return [load_key(home, name) for name in names if _is_name(name)]
 
 
@@ -145,7 +144,7 @@ def _path(home: Path, name: str) -> Path:
             f"a key's name is 1..{NAME_CHARACTERS_MAX} of a-z, A-Z, 0-9, '_', '-' and '.', begins "
             f"with none of the last two, and is no public key; got {name!r}"
         )
-    return home / KEYS_DIRECTORY / f"{name}{SUFFIX}"
+    return home / KEYS_DIRECTORY / f"{name}{KEY_SUFFIX}"
 
 
 def _is_name(text: str) -> bool:

@@ -68,6 +68,29 @@ def test_cid_gives_the_name_that_put_gives(
         )
 
 
+def test_a_home_is_not_put(xorbit: Command, nodes: list[NodeProcess], tmp_path: Path) -> None:
+    """A folder with a home in it is refused before anything of it leaves; the home is named."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_bytes(os.urandom(1000))
+    home = ("--home", nodes[0].home)
+    name = xorbit("cid", tree / "a").out.decode().strip()
+    assert xorbit("key", "new", "me", "--home", tree / "home").code == 0
+    assert xorbit("key", "new", "me", *home).code == 0
+    for words in (
+        ("put", tree),
+        ("put", tree, "--encrypt"),
+        ("put", tree / "home" / "keys"),
+        ("put", tree / "home" / "keys" / "me.pem"),
+        ("put", nodes[1].home),
+        ("publish", "me", "--tree", tree),
+    ):
+        done = xorbit(*words, *home)
+        where = nodes[1].home if nodes[1].home in words else tree / "home"
+        assert (done.code, f"{where} is a home of xorbit" in done.err) == (2, True)
+    assert xorbit("get", name, "--home", nodes[1].home).code == 3
+
+
 def test_standard_input_and_output_are_files_too(nodes: list[NodeProcess]) -> None:
     """`put -` reads standard input to its end; `get` and `get -o -` give the same bytes back."""
     data = os.urandom(200_000)

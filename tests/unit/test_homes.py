@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from nacl.signing import SigningKey
 
 from xorbit import homes
 from xorbit.errors import MisuseError, WorldError
@@ -17,6 +18,7 @@ from xorbit.identity import (
     open_network,
     secret_network,
 )
+from xorbit.keyfiles import private_key_pem
 
 SECRET = b"correct horse battery staple"
 OPEN = open_network("xorbit").belonging
@@ -147,3 +149,24 @@ def test_a_member_without_a_note_stays_a_member(tmp_path: Path) -> None:
         install_membership(home, admit_node(tmp_path / "2", key.public_key))
     with pytest.raises(MisuseError, match="is a member of a managed network"):
         create_network(home, "mine")
+
+
+def test_private_keys_of_a_home_are_not_given_away(tmp_path: Path) -> None:
+    """A node's key, an authority's, a user's: known by name and content; the home is named."""
+    for place in ("a/node.key", "b/authority.key", "c/keys/me.pem"):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True)
+        path.write_bytes(private_key_pem(SigningKey.generate()))
+        home = tmp_path / place[0]
+        with pytest.raises(MisuseError, match=rf"^{home} is a home of xorbit.*{path.name}"):
+            homes.refuse_keys(path.parent, ["other", path.name])
+
+
+def test_what_only_looks_like_a_home_may_go(tmp_path: Path) -> None:
+    """Other programs have files of such names too, and a key of another name is somebody's wish."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "node.key").write_text("-----BEGIN RSA PRIVATE KEY-----")
+    (tmp_path / "keys" / "public.pem").write_text("-----BEGIN PUBLIC KEY-----")
+    (tmp_path / "me.pem").write_bytes(private_key_pem(SigningKey.generate()))
+    homes.refuse_keys(tmp_path, ["node.key", "me.pem", "authority.key"])
+    homes.refuse_keys(tmp_path / "keys", ["public.pem"])

@@ -73,8 +73,9 @@ def put(
 ) -> None:
     """Store a file or a whole directory in the network and print its name.
 
-    A directory is stored with everything in it, hidden files too, symbolic links as they are. What
-    the network has already is not sent again: a put that was interrupted goes on where it was.
+    A directory is stored with everything in it, hidden files too, symbolic links as they are; one
+    with a home of xorbit in it is refused, for its private keys. What the network has already is
+    not sent again: a put that was interrupted goes on where it was.
 
     With --encrypt who holds the blocks can read nothing, not even names. The name that is printed
     opens it for whoever has it, and nothing else does: keep it, and keep it secret. Every such put

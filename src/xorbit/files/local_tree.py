@@ -8,8 +8,8 @@ what it says and not followed, but the path that a user gives may be one.
 import os
 import stat
 from collections import deque
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xorbit.config import TREE_DEPTH_MAX
@@ -22,6 +22,8 @@ from xorbit.files.unixfs import build_file
 from xorbit.items import Kind
 
 Blocks = Iterator[tuple[Cid, bytes]]
+Refuse = Callable[[Path, list[str]], None]
+"""Raises where files of a folder, called so, are not to go out."""
 
 
 def cid_of(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
@@ -52,6 +54,37 @@ def build_source(source: Source, kind: Making = Kind.BLOCK_BLAKE3_256) -> Blocks
         return
     with open_source(source) as file:
         yield from build_file(read_pieces(file), kind)
+
+
+def look_through(path: Path, refuse: Refuse) -> None:
+    """Have a file, or each folder of a directory, looked at before anything of it goes out.
+
+    What is missing, cannot be read or is too deep, whoever reads the tree complains of.
+
+    Raises:
+        Exception: whatever `refuse` raised.
+    """
+    path = Path(os.path.realpath(path))  # what a link or a dot names is what goes out
+    if not _is_directory(path):
+        refuse(path.parent, [path.name])
+        return
+    ahead = [(path, 1)]
+    while ahead:
+        folder, depth = ahead.pop()
+        files, folders = _files_and_folders(folder)
+        refuse(folder, files)
+        if depth < TREE_DEPTH_MAX:
+            ahead += [(folder / name, depth + 1) for name in folders]
+
+
+def _files_and_folders(path: Path) -> tuple[list[str], list[str]]:
+    with suppress(OSError), os.scandir(path) as entries:
+        found = list(entries)
+        return (
+            [entry.name for entry in found if entry.is_file(follow_symlinks=False)],
+            [entry.name for entry in found if entry.is_dir(follow_symlinks=False)],
+        )
+    return [], []
 
 
 def tree_bytes(path: Path) -> int | None:

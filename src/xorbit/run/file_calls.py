@@ -85,7 +85,7 @@ class FileCalls(ABC):
             progress: Told how far it is.
 
         Raises:
-            MisuseError: no such file.
+            MisuseError: no such file, or a private key of a home.
             XorbitError: a block could not be stored, as `put_block`.
         """
         making = Sealer(kind) if encrypt else kind
@@ -104,7 +104,8 @@ class FileCalls(ABC):
         Symbolic links in it are stored as what they say; modes, times and owners are not.
 
         Raises:
-            MisuseError: nothing is there, or in it is what is neither file, directory nor link.
+            MisuseError: nothing is there; in it is what is neither file, directory nor link, or a
+                home of xorbit with private keys.
             WorldError: a part of it cannot be read.
             XorbitError: a block could not be stored, as `put_block`.
         """
@@ -169,21 +170,28 @@ class FileCalls(ABC):
         return await transfer.get_file(blocks, file, to, progress=progress, part=part)
 
     async def get_tree(
-        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+        self,
+        name: PlaceName,
+        path: Path,
+        *,
+        progress: Progress | None = None,
+        skip_links: bool = False,
     ) -> Written:
         """Fetch a directory or a file to a path, which shows all of it or what was there before.
 
         For a directory there must be nothing at the path, or an empty folder. Names and symbolic
-        links that lead out of it are refused.
+        links that lead out of it are refused; with `skip_links` such links are left out.
 
         Raises:
+            LeadsOutError: a symbolic link that leads out of the directory.
             MisuseError: a path that cannot be written to.
             FormatError: a tree that lies or would leave its folder; names the block or the path.
             WorldError: the disk is full or failed.
             XorbitError: a block could not be had, as `get_block`.
         """
         found = await self.find(name)
-        return await trees.get_tree(opened(self, found.seal), found, path, progress=progress)
+        blocks = opened(self, found.seal)
+        return await trees.get_tree(blocks, found, path, progress=progress, skip_links=skip_links)
 
     async def place(self, name: PlaceName) -> Place:
         """Return the place that a name means; one that goes by a record is resolved.

@@ -13,12 +13,14 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from xorbit import homes
 from xorbit.config import LEDGER_ROWS_MAX, MEMBERS_ROW_KEYS, SEALED_PIN_TRIES_MAX
 from xorbit.errors import MisuseError, WorldError, XorbitError
 from xorbit.files import transfer, trees
 from xorbit.files.cid import Cid, Codec, Place, parse_cid, parse_place
-from xorbit.files.flow import Blocks, BlocksToGet, Progress
+from xorbit.files.flow import Blocks, BlocksToGet, Progress, in_thread
 from xorbit.files.local import Source
+from xorbit.files.local_tree import look_through
 from xorbit.files.opened import inner, opened
 from xorbit.files.seal_key import KEY_MARK, SealKey, without_key
 from xorbit.files.sealed import Making
@@ -140,6 +142,8 @@ async def put_file(
     Pins that are let go of while it runs, for another file that shares blocks with this one, may
     have been meant for both: then all of this one is pinned again.
     """
+    if isinstance(source, Path):
+        await _refuse_home(source)
     seen = (await pins.tend(NOTHING)).unpins
     done = await transfer.put_file(blocks, source, kind=kind, progress=progress)
     return await _settled(pins, done, seen)
@@ -149,9 +153,14 @@ async def put_tree(
     pins: Pins, blocks: Blocks, path: Path, kind: Making, progress: Progress | None
 ) -> PutSummary:
     """Put a directory or a file, and note it as a root, as `put_file` does."""
+    await _refuse_home(path)
     seen = (await pins.tend(NOTHING)).unpins
     done = await transfer.put_tree(blocks, path, kind=kind, progress=progress)
     return await _settled(pins, done, seen, is_directory=await asyncio.to_thread(path.is_dir))
+
+
+async def _refuse_home(path: Path) -> None:
+    await in_thread(lambda: look_through(path, homes.refuse_keys))
 
 
 async def _settled(

@@ -10,7 +10,7 @@ from tests.unit.files.fakes import vector_content, vectors
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Codec, cid_of_block
 from xorbit.files.directory import Directory, SymbolicLink
-from xorbit.files.local_tree import build_source, cid_of
+from xorbit.files.local_tree import build_source, cid_of, look_through
 from xorbit.files.nodes import parse_node
 from xorbit.items import BLOCK_BYTES_MAX, Kind
 
@@ -129,3 +129,33 @@ def test_unreadable(tmp_path: Path) -> None:
             patch.setattr(what, refuse)
             with pytest.raises(WorldError, match=r"cannot read .*: Permission denied"):
                 cid_of(tmp_path)
+
+
+def test_each_folder_is_looked_at_once(tmp_path: Path) -> None:
+    """Whoever may refuse sees the files of each folder, and nothing that a link leads to."""
+    (tmp_path / "top" / "sub").mkdir(parents=True)
+    (tmp_path / "top" / "sub" / "file").touch()
+    (tmp_path / "top" / "up").symlink_to("..")
+    (tmp_path / "link").symlink_to("top")
+    seen: list[tuple[Path, list[str]]] = []
+    look_through(tmp_path / "link", lambda folder, names: seen.append((folder, names)))
+    look_through(tmp_path / "link" / "sub" / "file", lambda *both: seen.append(both))
+    sub = tmp_path / "top" / "sub"
+    assert seen == [(tmp_path / "top", []), (sub, ["file"]), (sub, ["file"])]
+
+
+def test_looking_leaves_complaints_to_who_reads(tmp_path: Path) -> None:
+    """What is too deep, or cannot be read, is for the one who reads it to say."""
+    path = tmp_path.joinpath(*["d"] * 200)
+    path.mkdir(parents=True)
+    seen: list[Path] = []
+    look_through(tmp_path, lambda folder, _: seen.append(folder))
+    assert len(seen) == 128
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.scandir", _denied)
+        look_through(tmp_path, lambda _, names: seen.clear() if not names else None)
+    assert seen == []
+
+
+def _denied(path: Path) -> NoReturn:
+    raise PermissionError(13, "Permission denied")
