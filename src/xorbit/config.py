@@ -38,7 +38,7 @@ OWN_FORMS_MAX = 64
 """How many addresses we remember that turned out to be our own."""
 DIALS_PER_ROUND_MAX = 8
 """How many dials one round of maintenance may begin for its own sake."""
-PROOFS_PER_ROUND_MAX = 2
+PROOFS_PER_ROUND_MAX = 4
 """Of them, how many go to neighbours that we have only heard of."""
 FINGER_ROUNDS_SLOWER = 4.0
 """How much longer the wait between two checks of fingers is in each next round."""
@@ -51,10 +51,14 @@ FIRST_ROUND_SHARE = 0.1
 others find it by its id."""
 HOSTS_REMEMBERED = 16_384
 """Of so many hosts it is remembered how far they reach and which subnet they are in."""
+SURVEY_NEAR = 5
+"""Of so many who are nearest to the point of a survey one that is connected is asked."""
 SURVEY_QUESTIONS_MAX = 128
 """How many questions one walk through the keyspace takes at most."""
 SURVEY_GROWTH = 1.2
 """Where a walk ends with so many times as many known nodes, the next is as fast."""
+LOOKS_SLOWER = 3
+"""So many times as long is the wait after each look around."""
 LINKS_PER_PEER_MAX = 4
 """Connections to one peer; more than one are open only while the two ends agree on which stays."""
 SWEEP_STALLS_MAX = 4
@@ -426,21 +430,24 @@ class Limits(Struct, frozen=True, kw_only=True):
     """After so long a silence a neighbour is asked whether it is there."""
     finger_ping_interval_s: float = 60.0
     """The same for a finger that is no neighbour."""
-    maintenance_interval_s: float = 5.0
+    maintenance_interval_s: float = 10.0
+    lost_look_s: float = 2.0
+    """How soon after the connection to a neighbour broke there is a round of maintenance."""
     interval_jitter: float = 0.2
     """Every interval is stretched or shrunk by up to this share, by chance."""
     bootstrap_retry_s_min: float = 1.0
     bootstrap_retry_s_max: float = 60.0
     heard_max: int = 4_096
     """Contacts only heard of that lookups may begin at."""
-    survey_s_min: float = 4.0
+    survey_s_min: float = 8.0
     """How soon the survey of the keyspace asks its next question; doubled after each round that
     has found few more."""
     survey_s_max: float = 60.0
     look_around_s_min: float = 0.5
-    """When a node that has just joined looks for its neighbours again; doubled each time."""
+    """When a node that has just joined looks for its neighbours again; three times as long after
+    each time."""
     look_around_s_max: float = 60.0
-    finger_check_s_min: float = 1.0
+    finger_check_s_min: float = 4.0
     """How soon after joining the fingers are checked; four times as long after each
     round of them."""
     finger_check_s_max: float = 60.0

@@ -59,7 +59,10 @@ def is_ours(state: State, address: Address) -> bool:
     """
     if address in state.own_forms:
         return True
-    return any(_is_same(address, listening) for listening in state.listening)
+    for listening in state.listening:  # noqa: SIM110 - asked for every contact that is named
+        if _is_same(address, listening):
+            return True
+    return False
 
 
 def _is_same(address: Address, listening: Address) -> bool:

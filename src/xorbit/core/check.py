@@ -64,6 +64,7 @@ def _check_names(state: State) -> None:
         _promise(dialling is not None and dialling.expected == peer, "dial_of names its dial")
     for dial in state.dials_waiting:
         _promise(dial in state.dials, "a waiting dial is a dial")
+    _promise(sum(state.crowds.values()) <= len(state.links), "a subnet counts its connections")
     usable = {link.peer for link in state.links.values() if not link.closing}
     _promise(usable == set(state.link_of), "every connected peer can be asked")
 

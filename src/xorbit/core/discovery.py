@@ -5,7 +5,12 @@ back. What our own addresses are is the business of addresses.py, which connecti
 maintenance.py. No I/O.
 """
 
-from xorbit.config import DIALS_PER_BOOTSTRAP_MAX, FIRST_ROUND_SHARE, LINKS_PER_PEER_MAX
+from xorbit.config import (
+    DIALS_PER_BOOTSTRAP_MAX,
+    FIRST_ROUND_SHARE,
+    LINKS_PER_PEER_MAX,
+    LOOKS_SLOWER,
+)
 from xorbit.core import effect as fx
 from xorbit.core import fingers, links, survey
 from xorbit.core.addresses import (
@@ -68,8 +73,7 @@ def greet(state: State, link: Link) -> None:
         links.close(state, link, "too many connections to one peer")
         return
     make_room(state, link)
-    asked = link.dialled and not link.closing and state.link_of.get(link.peer) == link.guid
-    if asked and not state.stopping:
+    if link.dialled and link.greets and not (link.closing or state.stopping):
         state.start_work(PingWork(state, Contact(link.peer)))
 
 
@@ -250,7 +254,7 @@ def new_join(
         else:
             note_known(state, address)
     limits = state.limits
-    width = limits.replicas if state.joined else limits.lookup_width
+    width = limits.replicas
     if target is not None and target != state.own:
         width = 1  # its nearest names all others: they stay hearsay until somebody needs them
     deadline = state.now + limits.work_timeout_s
@@ -283,7 +287,7 @@ def stay_joined(state: State) -> None:
 def _look_again_later(state: State) -> None:
     """Whoever joined together with us is found by looking again, soon at first."""
     limits = state.limits
-    wait = max(limits.look_around_s_min, state.look_wait_s * 2)
+    wait = max(limits.look_around_s_min, state.look_wait_s * LOOKS_SLOWER)
     state.look_wait_s = min(wait, limits.look_around_s_max)
     state.timers.set(("look", None), state.now + state.jittered(state.look_wait_s))
 

@@ -17,7 +17,7 @@ from xorbit.core.job import (
     HandleRequest,
     HandleResponse,
 )
-from xorbit.core.scope import within_scope
+from xorbit.core.scope import subnet_of, within_scope
 from xorbit.core.state import (
     Answer,
     DialBack,
@@ -55,10 +55,19 @@ TOO_MANY_DIALS = "not dialled: too many others wait to be"
 # --- Our requests -------------------------------------------------------------------------------
 
 
-def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | None = None) -> Guid:
+def request(
+    state: State,
+    to: Contact,
+    body: Request,
+    work: Work,
+    guid: Guid | None = None,
+    *,
+    greets: bool = True,
+) -> Guid:
     """Ask a contact, dialling it first where needed; return the guid of the exchange.
 
-    The work is delivered an Answer or a NoAnswer, exactly one, never within this call.
+    Whom we ask one question only need not be told where we are: then it does not greet. The work is
+    delivered an Answer or a NoAnswer, exactly one, never within this call.
     """
     worker = OutWorker(guid or state.new_guid(), work.guid, work.origin, body)
     connection = state.link_of.get(to.id)
@@ -67,7 +76,7 @@ def request(state: State, to: Contact, body: Request, work: Work, guid: Guid | N
     elif to.id in state.revoked:
         _fail(state, worker, to.id, "the network's operator has revoked it")
     elif (addresses := _dialable(state, to.addresses)) and not state.stopping:
-        dialling = dial(state, addresses, to.id)
+        dialling = dial(state, addresses, to.id, greets=greets)
         if dialling is None:
             _fail(state, worker, to.id, TOO_MANY_DIALS)
         elif len(dialling.waiting) < state.limits.waiting_requests_max:
@@ -264,7 +273,7 @@ def _send(state: State, link: Link, worker: OutWorker) -> None:
 
 def _send_waiting(state: State, link: Link) -> None:
     while link.waiting and len(link.out_workers) < state.limits.workers and not link.closing:
-        _send(state, link, link.waiting.popleft())
+        _send(state, link, link.waiting.pop(0))
 
 
 def _patience_s(state: State, link: Link, body: Request) -> float:
@@ -350,6 +359,8 @@ def dial(
     addresses: tuple[Address, ...],
     expected: Id | None,
     work: Guid | None = None,
+    *,
+    greets: bool = True,
 ) -> Dialling | None:
     """Open a connection, or join the dial to that id that is under way; tell `work` how it ends.
 
@@ -362,6 +373,8 @@ def dial(
         dialling = _new_dial(state, addresses, expected)
     else:
         dialling = None
+    if dialling is not None:
+        dialling.greets |= greets
     if work is not None and dialling is not None:
         dialling.works.append(work)
     elif work is not None:
@@ -393,11 +406,14 @@ def handle_opened(state: State, job: ConnectionOpened) -> Link:
         opened_at=state.now,
         heard_at=state.now,
         used_at=state.now,
+        greets=job.peer not in state.link_of,  # else it has been told by the other connection
     )
     state.links[link.guid] = link
+    _count_crowd(state, link, 1)
     state.emit(ReleaseRequests(link.guid))
     dialling = _end_dial(state, job.dial) if job.dial else None
     if dialling is not None:
+        link.greets &= dialling.greets
         state.table.proved(job.peer, job.address, state.now)
         state.heard.forget(job.peer)
     _choose_link(state, link)
@@ -435,6 +451,7 @@ def handle_lost(state: State, job: ConnectionLost) -> Link | None:
     link = state.links.pop(job.connection, None)
     if link is None:
         return None
+    _count_crowd(state, link, -1)
     state.timers.cancel(("link", link.guid))
     if state.link_of.get(link.peer) == link.guid:
         del state.link_of[link.peer]
@@ -553,6 +570,15 @@ def _close_if_retired(state: State, link: Link) -> None:
     busy = link.out_workers or link.waiting or link.in_workers
     if link.retiring and link.dialled and not busy:
         close(state, link, "another connection to this peer took over")
+
+
+def _count_crowd(state: State, link: Link, change: int) -> None:
+    subnet = subnet_of(link.address.host)
+    if subnet is None:
+        return
+    count = state.crowds.pop(subnet, 0) + change
+    if count:
+        state.crowds[subnet] = count
 
 
 def _find_another_link(state: State, peer: Id) -> None:

@@ -6,7 +6,6 @@ possibles are dialled back with growing waits, contacts unheard of for long are 
 are there, and the table is saved for our next life. No I/O.
 """
 
-from itertools import islice
 from math import inf
 
 from xorbit.config import DIALS_PER_ROUND_MAX, PROOFS_PER_ROUND_MAX
@@ -15,7 +14,7 @@ from xorbit.core.addresses import is_ours
 from xorbit.core.discovery import PingWork
 from xorbit.core.effect import SaveContacts
 from xorbit.core.room import wanted_contacts
-from xorbit.core.state import State
+from xorbit.core.state import Link, State
 from xorbit.ids import Id, distance
 from xorbit.items import Contact, is_literal
 
@@ -27,7 +26,8 @@ def maintain(state: State) -> None:
     state.counters.mark(state.now)
     discovery.stay_joined(state)
     wanted = wanted_contacts(state)
-    _look_after_links(state, wanted)
+    _ask_the_wanted(state, wanted)
+    _close_unused(state, wanted)
     if state.link_of:
         dials = _dial_missing(state, wanted)
         dials += _dial_neighbours(state, min(DIALS_PER_ROUND_MAX - dials, PROOFS_PER_ROUND_MAX))
@@ -60,20 +60,34 @@ def restore(state: State, contacts: tuple[Contact, ...]) -> None:
     state.save_due = state.now + state.limits.save_contacts_s
 
 
-def _look_after_links(state: State, wanted: dict[Id, Contact]) -> None:
-    """Ping who is wanted and silent; close what nobody has used for long."""
+def _ask_the_wanted(state: State, wanted: dict[Id, Contact]) -> None:
+    """Ping who is to stay connected and has been silent: neighbours sooner than fingers."""
     limits = state.limits
-    near = dict.fromkeys(islice(wanted, limits.neighbours_connected))
+    for number, peer in enumerate(wanted):
+        connection = state.link_of.get(peer)
+        link = state.links[connection] if connection else None
+        near = number < limits.neighbours_connected
+        silent_s = limits.ping_interval_s if near else limits.finger_ping_interval_s
+        if link and not _is_busy(link) and link.heard_at <= state.now - silent_s:
+            state.start_work(PingWork(state, Contact(peer)))
+
+
+def _close_unused(state: State, wanted: dict[Id, Contact]) -> None:
+    """Now and then close what nobody has used for long."""
+    if state.now < state.unused_due:
+        return
+    limits = state.limits
+    state.unused_due = state.now + state.jittered(limits.ping_interval_s)
+    since = state.now - limits.idle_connection_s
     for link in list(state.links.values()):
-        busy = link.closing or link.out_workers or link.waiting or link.in_workers
-        if busy or link.heard_at > state.now - limits.ping_interval_s:
+        if link.used_at > since or link.closing or _is_busy(link):
             continue
-        if link.peer in wanted and state.link_of.get(link.peer) == link.guid:
-            silent_s = state.now - link.heard_at
-            if link.peer in near or silent_s >= limits.finger_ping_interval_s:
-                state.start_work(PingWork(state, Contact(link.peer)))
-        elif link.used_at <= state.now - limits.idle_connection_s:
+        if link.peer not in wanted or state.link_of.get(link.peer) != link.guid:
             links.close(state, link, "unused")
+
+
+def _is_busy(link: Link) -> bool:
+    return bool(link.out_workers or link.waiting or link.in_workers)
 
 
 def _dial_missing(state: State, wanted: dict[Id, Contact]) -> int:
@@ -90,10 +104,12 @@ def _dial_neighbours(state: State, count: int) -> int:
 
     Who keeps which item follows from the table (regions.py).
     """
+    if count <= 0:
+        return 0
     reach = _reach(state)
     near = [
         contact
-        for contact in state.heard.closest(state.own, state.limits.closest_count)
+        for contact in state.heard.closest(state.own, count + len(state.dial_of))
         if contact.id not in state.dial_of and distance(state.own, contact.id) < reach
     ]
     for contact in near[:count]:

@@ -60,13 +60,16 @@ def urgency(job: Job) -> Urgency:
 
 
 class _Lane:
-    """The jobs of one line in one class, with the line's deficit in that class."""
+    """The jobs of one line in one class, with the line's deficit in that class.
+
+    Jobs in a list: few wait, and a deque takes 600 bytes empty, three of them for each connection.
+    """
 
     __slots__ = ("deficit", "held", "jobs", "line", "ringed")
 
     def __init__(self, line: Hashable) -> None:
         self.line = line
-        self.jobs: deque[tuple[Job, int]] = deque()
+        self.jobs: list[tuple[Job, int]] = []
         self.deficit = 0
         self.held = False
         self.ringed = False
@@ -78,7 +81,7 @@ class _Line:
     __slots__ = ("bytes", "count", "gone", "lanes")
 
     def __init__(self, name: Hashable) -> None:
-        self.lanes = tuple(_Lane(name) for _ in Urgency)
+        self.lanes = (_Lane(name), _Lane(name), _Lane(name))
         self.count = 0
         self.bytes = 0
         self.gone = False
@@ -132,7 +135,7 @@ class JobQueue:
         if level is None:
             return None
         lane = self._next_lane(self._rings[level])
-        job, size = lane.jobs.popleft()
+        job, size = lane.jobs.pop(0)
         lane.deficit -= size + self._limits.job_cost_bytes
         line = self._lines[lane.line]
         line.count -= 1
@@ -184,7 +187,7 @@ class JobQueue:
         held.gone = True
         for level in (Urgency.ASK, Urgency.UPKEEP):
             lane = held.lanes[level]
-            kept = deque(entry for entry in lane.jobs if type(entry[0]) is jobs.Cancel)
+            kept = [entry for entry in lane.jobs if type(entry[0]) is jobs.Cancel]
             dropped = len(lane.jobs) - len(kept)
             held.count -= dropped
             held.bytes -= sum(size for _, size in lane.jobs) - sum(size for _, size in kept)

@@ -31,11 +31,14 @@ def wanted_contacts(state: State) -> dict[Id, Contact]:
 def make_room(state: State, newcomer: Link) -> None:
     """Close one connection if the newcomer is one too many, in all or of its public subnet."""
     limits = state.limits
-    held = [link for link in state.links.values() if not link.closing]
     subnet = None if newcomer.dialled else subnet_of(newcomer.address.host)
-    if len(held) > limits.connections_max:
-        _close_one(state, held, newcomer)
-    elif subnet is not None and len(state.links) > limits.subnet_connections_max:
+    if len(state.links) > limits.connections_max:
+        held = [link for link in state.links.values() if not link.closing]
+        if len(held) > limits.connections_max:
+            _close_one(state, held, newcomer)
+            return
+    if subnet is not None and state.crowds.get(subnet, 0) > limits.subnet_connections_max:
+        held = [link for link in state.links.values() if not link.closing]
         near = [link for link in held if subnet_of(link.address.host) == subnet]
         if len(near) > limits.subnet_connections_max:
             _close_one(state, near, newcomer)

@@ -47,6 +47,7 @@ class RoutingTable:
         "_crowds",
         "_entries",
         "_failing",
+        "_fingers",
         "_near",
         "_newcomers",
         "_newcomers_max",
@@ -87,6 +88,8 @@ class RoutingTable:
         """The same entries, by their ids as numbers."""
         self._near: dict[int, list[Contact]] = {}
         """What `closest` has said of ourselves since the last change, by count."""
+        self._fingers: dict[int, Contact] = {}
+        """Fingers that are of their point's own bucket, until something changes in that bucket."""
         self.changes = 0
         """How often something has changed that `closest` could tell."""
 
@@ -122,8 +125,10 @@ class RoutingTable:
         self._count(place, 1)
         entry.place = place
         others = [known for known in entry.contact.addresses if known != address]
-        entry.contact = Contact(peer, (address, *others)[:ADDRESSES_KEPT])
-        self._changed()
+        contact = Contact(peer, (address, *others)[:ADDRESSES_KEPT])
+        if contact != entry.contact:
+            entry.contact = contact
+            self._changed(peer)
         self.heard(peer, now)
 
     def heard(self, peer: Id, now: float) -> None:
@@ -135,7 +140,7 @@ class RoutingTable:
             if entry.failures:
                 entry.failures = 0
                 del self._failing[peer]
-                self._changed()
+                self._changed(peer)
 
     def tested(self, peer: Id, now: float) -> None:
         """Note that this contact is being asked whether it is there."""
@@ -154,7 +159,7 @@ class RoutingTable:
             return
         entry.failures += 1
         self._failing[peer] = None
-        self._changed()
+        self._changed(peer)
         awaited = self._has_newcomer(bucket_index(self._own, peer))
         if entry.failures >= (FAILURES_MIN if awaited else FAILURES_MAX):
             self.forget(peer)
@@ -205,7 +210,11 @@ class RoutingTable:
 
     def finger(self, index: int) -> Contact | None:
         """Return the contact nearest to the finger point `own ^ 2**index`."""
+        if index in self._fingers:
+            return self._fingers[index]
         nearest = self.closest(finger_point(self._own, index), 1)
+        if nearest and bucket_index(self._own, nearest[0].id) == index:
+            self._fingers[index] = nearest[0]
         return nearest[0] if nearest else None
 
     def bucket(self, index: int) -> list[Contact]:
@@ -255,9 +264,10 @@ class RoutingTable:
     def _has_newcomer(self, index: int) -> bool:
         return any(bucket_index(self._own, peer) == index for peer in self._newcomers)
 
-    def _changed(self) -> None:
+    def _changed(self, peer: Id) -> None:
         self.changes += 1
         self._near.clear()
+        self._fingers.pop(bucket_index(self._own, peer), None)
 
     def _place(self, peer: Id, address: Address) -> tuple[int, str] | None:
         subnet = subnet_of(address.host)
@@ -292,7 +302,7 @@ class RoutingTable:
         self._newcomers.pop(peer, None)
         self._entries[peer] = entry
         self._count(entry.place, 1)
-        self._changed()
+        self._changed(peer)
         number = as_number(peer)
         self._numbered[number] = entry
         insort(self._sorted, number)
@@ -302,7 +312,7 @@ class RoutingTable:
         if entry is None:
             return False
         self._failing.pop(peer, None)
-        self._changed()
+        self._changed(peer)
         self._count(entry.place, -1)
         number = as_number(peer)
         del self._numbered[number]

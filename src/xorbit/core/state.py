@@ -24,7 +24,7 @@ from xorbit.core.job import (
 from xorbit.core.leases import Leases
 from xorbit.core.routing import RoutingTable
 from xorbit.core.scope import Scope
-from xorbit.core.timers import Timers
+from xorbit.core.timers import TimerName, Timers
 from xorbit.core.trace import Event, Trace, on_disk
 from xorbit.ids import Guid, Id, new_guid
 from xorbit.items import Address, ConnectionItem, Contact, Record
@@ -77,10 +77,12 @@ class Link:
     opened_at: float
     heard_at: float
     used_at: float
+    greets: bool = True
+    """Whether the peer is to be told who and where we are, once it is open."""
     out_workers: dict[Guid, OutWorker] = field(default_factory=dict[Guid, OutWorker])
     deadline: float = 0.0
     """When the timer of its out-workers rings: not after the earliest of their deadlines."""
-    waiting: deque[OutWorker] = field(default_factory=deque[OutWorker])
+    waiting: list[OutWorker] = field(default_factory=list[OutWorker])
     in_workers: dict[Guid, InWorker] = field(default_factory=dict[Guid, InWorker])
     round_trip: RoundTrip = field(default_factory=RoundTrip)
     timeouts_in_row: int = 0
@@ -99,7 +101,9 @@ class Dialling:
     guid: Guid
     addresses: tuple[Address, ...]
     expected: Id | None
-    waiting: deque[OutWorker] = field(default_factory=deque[OutWorker])
+    greets: bool = False
+    """Whether somebody wants it for more than one question."""
+    waiting: list[OutWorker] = field(default_factory=list[OutWorker])
     """Requests to be sent once it is open."""
     works: list[Guid] = field(default_factory=list[Guid])
     """Works that want to know how it ends."""
@@ -343,6 +347,8 @@ class State:
     links: dict[Guid, Link] = field(default_factory=dict[Guid, Link])
     link_of: dict[Id, Guid] = field(default_factory=dict[Id, Guid])
     """The connection by which each connected peer is asked."""
+    crowds: dict[str, int] = field(default_factory=dict[str, int])
+    """How many connections there are with each public subnet."""
     dials: dict[Guid, Dialling] = field(default_factory=dict[Guid, Dialling])
     dial_of: dict[Id, Guid] = field(default_factory=dict[Id, Guid])
     dials_waiting: deque[Guid] = field(default_factory=deque[Guid])
@@ -378,6 +384,8 @@ class State:
     wanted: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
     """Who stays connected, as it was when the table had changed `wanted_at` times."""
     wanted_at: int = -1
+    unused_due: float = 0.0
+    """When it is next seen which connections nobody uses."""
     dial_back_due: float = 0.0
     """When the next possible that is connected to us is dialled."""
     fingers: FingerChecks = field(default_factory=FingerChecks)
@@ -432,6 +440,13 @@ class State:
     def new_guid(self) -> Guid:
         """Return a fresh guid."""
         return new_guid(self.rng)
+
+    def hurry(self, name: TimerName, within_s: float) -> None:
+        """Have a timer ring within so many seconds, or when it was to ring if that is sooner."""
+        due = self.timers.due(name)
+        soon = self.now + self.jittered(within_s)
+        if due is None or soon < due:
+            self.timers.set(name, soon)
 
     def jittered(self, interval_s: float) -> float:
         """Return an interval stretched or shrunk by chance, so that nodes do not march in step."""

@@ -1,12 +1,12 @@
 """The survey: a slow walk through the whole keyspace, asking who is there.
 
-One question after the other goes to whoever we know nearest to the next point; what it answers is
-hearsay (heard.py), and so is enough to begin a lookup close to its target. One round takes a
-bounded number of questions however large the network; rounds follow each other ever more slowly.
-No I/O.
+One question after the other goes to whoever we know nearest to the next point, or to one nearly as
+near that is connected; what it answers is hearsay (heard.py), and so is enough to begin a lookup
+close to its target. One round takes a bounded number of questions however large the network; rounds
+follow each other ever more slowly. No I/O.
 """
 
-from xorbit.config import CONTACTS_MAX, SURVEY_GROWTH, SURVEY_QUESTIONS_MAX
+from xorbit.config import CONTACTS_MAX, SURVEY_GROWTH, SURVEY_NEAR, SURVEY_QUESTIONS_MAX
 from xorbit.core import links
 from xorbit.core.state import Answer, NoAnswer, State, Work
 from xorbit.ids import ID_BITS, Id, as_id, as_number, distance
@@ -30,10 +30,11 @@ def go_on(state: State) -> None:
     if state.survey.point is None:
         state.survey.known = len(state.table) + len(state.heard)
     point = state.survey.point = state.survey.point or state.own
-    known = (*state.table.closest(point, 1), *state.heard.closest(point, 1))
-    if known:
-        nearest = min(known, key=lambda contact: distance(contact.id, point))
-        state.start_work(SurveyWork(state, nearest, point))
+    near = (*state.table.closest(point, SURVEY_NEAR), *state.heard.closest(point, SURVEY_NEAR))
+    nearest = sorted(near, key=lambda contact: distance(contact.id, point))[:SURVEY_NEAR]
+    if nearest:
+        connected = (contact for contact in nearest if contact.id in state.link_of)
+        state.start_work(SurveyWork(state, next(connected, nearest[0]), point))
 
 
 def _later(state: State) -> None:
@@ -77,7 +78,7 @@ class SurveyWork(Work):
 
     def start(self, state: State) -> None:
         """Ask."""
-        links.request(state, self._to, FindClosest(self._point, CONTACTS_MAX), self)
+        links.request(state, self._to, FindClosest(self._point, CONTACTS_MAX), self, greets=False)
 
     def on_answer(self, state: State, answer: Answer) -> None:
         """Note how far we have come; the contacts themselves were noted on their way here."""

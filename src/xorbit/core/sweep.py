@@ -79,6 +79,7 @@ class SweepWork(Work):
         "_stalls",
         "_start",
         "_to_send",
+        "_told_of",
         "_unconsidered",
         "_window",
         "cut",
@@ -130,6 +131,8 @@ class SweepWork(Work):
         self._cares: dict[ItemKey, _Care] = {}
         self._decided = False
         self._expired: list[ItemKey] = []
+        self._told_of: list[ItemKey] = []
+        """Far copies of what their owners put by themselves: nobody need be shown them."""
         self._asked: dict[Guid, tuple[Contact, tuple[ItemKey, ...]]] = {}
         self._to_send: deque[_Care] = deque()
         self._reading: dict[Guid, _Care] = {}
@@ -285,7 +288,9 @@ class SweepWork(Work):
         if self._is_concerned(key.id, known, full=len(others) + is_holder >= limits.replicas):
             rank = min(nearer, limits.replicas)
             is_far = nearer >= limits.replicas + limits.surplus_holders_max or ours is None
-            if self.sweep.concerned is not None and not is_far and _is_told_of(state, key):
+            if self.sweep.concerned is not None and _is_told_of(state, key):
+                if is_far and held.pinned_age_s is None:
+                    self._told_of.append(key)
                 return
             self._cares[key] = _Care(held, others, rank, is_far, self._is_due(state, held))
 
@@ -435,6 +440,7 @@ class SweepWork(Work):
         since_s = state.now - self._scanned_at + 1.0
         self._drop(state, self._expired, state.limits.item_lifetime_s)
         self._drop(state, surplus, since_s, surplus)
+        self._drop(state, self._told_of, since_s, self._told_of)
         far = [care for care in self._cares.values() if _is_far_copy(care)]
         self.far_left |= len(surplus) < len(far)
         if not self._closing:

@@ -33,6 +33,11 @@ class Timers:
         """Return whether this timer is set."""
         return name in self._due
 
+    def due(self, name: TimerName) -> float | None:
+        """Return when a timer is due, or None where it is not set."""
+        held = self._due.get(name)
+        return held[0] if held else None
+
     def set(self, name: TimerName, due: float) -> None:
         """Set or move a timer. Equal times fire in the order in which they were last set."""
         held = self._due.get(name)

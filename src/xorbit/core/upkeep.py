@@ -21,6 +21,7 @@ def note_lost(state: State, link: Link | None) -> None:
         return
     if len(state.upkeep.lost) < state.limits.concerned_max:
         state.upkeep.lost[link.peer] = None
+        state.hurry(("maintenance", None), state.limits.lost_look_s)
 
 
 def note_stored(state: State, point: Id) -> None:

@@ -10,6 +10,7 @@ Nothing here knows how long it really took.
 
 import traceback
 from collections.abc import Callable, Iterable
+from math import inf
 from random import Random
 
 from msgspec import Struct
@@ -35,6 +36,8 @@ HEAL_S = 120.0
 READ_S = 90.0
 """How long the last reading of everything may take."""
 READS_AT_ONCE_S = 20.0
+LOOKS_AT_THE_END = 5
+"""How often it is seen whether all has come to its end, before that time is over."""
 BESIEGERS_AT_BITS = 240
 """Besiegers differ from what they besiege only in bits below this one."""
 
@@ -104,7 +107,7 @@ class Simulation:
         self.load = Load(self.world, self.observer, self.history)
         self.judge = Judge(self.world, self.load, self.observer)
         self._rng = Random(f"{seed} story")
-        self._disturbed_at = self.world.clock.now
+        self._disturbed_at = -inf
         """When something went wrong for the last time."""
         self._churn: Churn | None = None
         self._deaths = 0
@@ -290,14 +293,23 @@ class Simulation:
             self.world.clock.run(READS_AT_ONCE_S)
             if not again:  # so that a minute is left until the end
                 self.judge.note_under_way()
-            self.world.clock.run(READ_S / 2 - READS_AT_ONCE_S)
-            faults = self.judge.ended()
+            faults = self._wait_for_the_end(missing)
             if not (missing or faults):
                 break
         for fault in faults:
             self.observer.fault(fault)
         excused = sum(self.judge.is_excused(key) for key in missing)
         return len(missing) - excused, excused
+
+    def _wait_for_the_end(self, missing: dict[ItemKey, None]) -> list[str]:
+        """Let the readers come to an end; return what is wrong when their time is over."""
+        faults: list[str] = []
+        for _ in range(LOOKS_AT_THE_END):
+            self.world.clock.run((READ_S / 2 - READS_AT_ONCE_S) / LOOKS_AT_THE_END)
+            faults = self.judge.ended()
+            if not (missing or faults):
+                break
+        return faults
 
     def _result(self, lost: int, excused: int) -> Result:
         history, alive = self.history, self.world.alive()

@@ -26,7 +26,7 @@ def told_by(node: Node, host: str, observed: Address, number: int = 0) -> None:
     """Let a peer, whom we dialled at this host, say where it sees us."""
     peer = id_of(f"{host} {number}".encode())
     link, dial = Guid(peer[:16]), Guid(peer[16:])
-    node.machine.state.dials[dial] = discovery.links.Dialling(dial, (), None)
+    node.machine.state.dials[dial] = discovery.links.Dialling(dial, (), None, greets=True)
     node.step(jobs.ConnectionOpened(link, peer, Address(host, 4000), dial))
     (ping,) = [
         effect.envelope

@@ -39,7 +39,7 @@ def events(node: Node) -> list[str]:
 def test_nodes_that_join_through_one_address_all_come_to_know_all(count: int) -> None:
     world = World(count)
     nodes = world.network(count)
-    world.run(60.0)
+    world.run(120.0)
     for node in nodes:
         others = {other.id: other for other in nodes if other is not node}
         count = node.limits.neighbours_connected
@@ -389,11 +389,11 @@ def test_maintenance_pings_a_peer_that_was_silent_for_long_and_drops_it_when_dea
         survey_s_max=1000.0,
     )
     one, other = world.pair(limits)
-    world.run(10.0)
+    world.run(12.0)
     before = len(one.sent(Ping)) + len(other.sent(Ping))
-    world.run(8.0)
+    world.run(5.0)
     assert len(one.sent(Ping)) + len(other.sent(Ping)) == before
-    world.run(20.0)
+    world.run(30.0)
     assert len(one.sent(Ping)) + len(other.sent(Ping)) > before
     other.mute = True
     world.run(150.0)

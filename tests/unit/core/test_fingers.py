@@ -68,7 +68,7 @@ def test_checks_alone_find_the_neighbour_and_every_finger_without_any_look_aroun
     knows_only(one, others[0])
     fingers.begin(one.machine.state)
     one.step(jobs.Tick())
-    world.run(60.0)
+    world.run(120.0)
     nodes = [one, *others]
     for finger in one.machine.fingers():
         assert finger.contact.id == true_finger(one, nodes, finger.index)
@@ -84,7 +84,7 @@ def test_rounds_follow_each_other_ever_more_slowly() -> None:
     def checks() -> int:
         return sum(env.body.hops == 0 for env in node.sent(FindNext))
 
-    world.run(2.0)
+    world.run(12.0)
     soon = checks()
     world.run(60.0)
     before = checks()

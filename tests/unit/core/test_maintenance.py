@@ -167,9 +167,9 @@ def test_a_possible_without_an_address_that_may_be_dialled_is_dropped() -> None:
     named = Contact(id_of(b"named"), (Address("node.example", 1),))
     ourselves = Contact(id_of(b"ourselves"), (server.address,))
     server.step(jobs.Restored((named, ourselves, other.contact)))
-    world.run(10.0)
+    world.run(15.0)
     assert not server.machine.state.possibles
-    assert dials(server, world.now - 10.0) == []
+    assert dials(server, world.now - 15.0) == []
 
 
 # --- The next life --------------------------------------------------------------------------------

@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 
 from tests.world import Node, World
-from xorbit.config import CONTACTS_MAX, SURVEY_QUESTIONS_MAX, Limits
+from xorbit.config import CONTACTS_MAX, SURVEY_NEAR, SURVEY_QUESTIONS_MAX, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core import survey
 from xorbit.ids import ID_BITS, Id, as_id, as_number, id_of
 from xorbit.items import Address, Contact
-from xorbit.wire.message import Closest, Envelope, FindClosest, Refused
+from xorbit.wire.message import Closest, Envelope, FindClosest, Ping, Refused
 
 CALM = Limits(
     survey_s_min=1.0,
@@ -167,14 +167,24 @@ def test_rounds_do_not_ask_for_the_same_points_again() -> None:
 def test_the_nearest_of_all_that_are_known_or_heard_of_is_asked() -> None:
     world = World()
     one, other = surveyor(world)
-    third = world.node(own=as_id(50 * STEP), limits=CALM)
+    third = world.node(own=as_id(50 * STEP + 4), limits=CALM)
     third.listen()
-    answering(other, third.contact)
+    answering(other, *(contact_at(50 * STEP + step) for step in range(4)), third.contact)
     world.run(2.5)
-    assert points(one) == [0, 50 * STEP + 1]
+    assert points(one) == [0, 50 * STEP + 5]
     assert len(questions(one)) == 2
     asked = [job for _, job, _ in third.log if isinstance(job, jobs.HandleRequest)]
-    assert FindClosest(as_id(50 * STEP + 1), CONTACTS_MAX) in [job.request for job in asked]
+    assert FindClosest(as_id(50 * STEP + 5), CONTACTS_MAX) in [job.request for job in asked]
+    assert not third.sent(Ping)
+
+
+def test_of_the_few_nearest_one_that_is_connected_is_asked() -> None:
+    world = World()
+    one, other = surveyor(world)
+    answering(other, *(contact_at(50 * STEP + step) for step in range(SURVEY_NEAR - 1)))
+    world.run(2.5)
+    assert len(questions(one)) == 2
+    assert not [e for _, _, effects in one.log for e in effects if isinstance(e, fx.Dial)][1:]
 
 
 # --- What goes wrong ------------------------------------------------------------------------------
@@ -183,11 +193,11 @@ def test_the_nearest_of_all_that_are_known_or_heard_of_is_asked() -> None:
 def test_who_was_only_heard_of_and_does_not_answer_is_forgotten_and_another_is_asked() -> None:
     world = World()
     one, other = surveyor(world)
-    answering(other, contact_at(50 * STEP))
+    answering(other, *(contact_at(50 * STEP + step) for step in range(SURVEY_NEAR)))
     world.run(3.5)
-    point = as_id(50 * STEP + 1)
+    point = as_id(50 * STEP + SURVEY_NEAR)
     dials = [e.expected for _, _, effects in one.log for e in effects if isinstance(e, fx.Dial)]
-    assert as_id(50 * STEP) in dials  # in vain, at the second question
+    assert as_id(50 * STEP + SURVEY_NEAR - 1) in dials  # in vain, at the second question
     assert points(one) == [0, as_number(point)]
     assert one.machine.state.survey.point != point
 
