@@ -17,7 +17,7 @@ from xorbit import __version__
 from xorbit.cli import sim_plot as pictures
 from xorbit.cli.options import Home, Json
 from xorbit.cli.output import ExitCode, fact, fact_columns, fact_json, talk
-from xorbit.cli.sim_run import Outcome, cores, perform, perform_all
+from xorbit.cli.sim_run import Outcome, cores, perform, perform_all, use_large_pages
 from xorbit.cli.sim_show import many_bars, one_bar, show, span
 from xorbit.core import joblog
 from xorbit.errors import MisuseError, XorbitError
@@ -145,6 +145,7 @@ def _one(
     json: bool,
 ) -> int:
     story = trial.story()
+    use_large_pages(story.nodes)
     every = 1 if check or (check is None and story.nodes <= CHECKED_NODES_MAX) else 100
     simulation = Simulation(story, trial.seed, check_every=0 if check is False else every)
     if plot is not None:

@@ -24,6 +24,11 @@ NODE_BYTES = 1_200_000
 """What a node of a large network needs, roughly: two such networks may not fit side by side."""
 MEMORY_SHARE = 0.85
 """How much of this machine's memory may be taken."""
+LARGE_PAGES = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Has glibc (2.35 and later) ask Linux for huge pages: gigabytes of small objects all over the heap
+miss the TLB at every step else (10,000 nodes: a fifth of the time). Read when Python starts."""
+LARGE_NODES_MIN = 2_000
+"""From here on a single run is worth starting Python once more."""
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1_024
 
 
@@ -41,6 +46,21 @@ class Outcome(msgspec.Struct, frozen=True):
         facts["mb_per_node"] = round(self.peak_bytes / 1e6 / self.result.nodes, 3)
         facts["real_s"] = round(self.real_s, 1)
         return facts
+
+
+def use_large_pages(nodes: int) -> None:
+    """For a large network start this very command again, with huge pages; else do nothing."""
+    if nodes < LARGE_NODES_MIN or sys.platform != "linux" or _has_large_pages():
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [sys.executable, *sys.orig_argv[1:]]
+    os.execve(sys.executable, words, {**os.environ, **LARGE_PAGES})  # noqa: S606 - our own words
+
+
+def _has_large_pages() -> bool:
+    """Return whether this was asked for, or the user wants something else."""
+    return any(name in os.environ for name in LARGE_PAGES)
 
 
 def perform(simulation: Simulation, tell: Tell) -> Outcome:
@@ -123,6 +143,8 @@ def start(number: int, trial: Trial, check_every: int) -> dict[Connection, tuple
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, trial, check_every), daemon=True)
+    if not _has_large_pages():
+        os.environ.update(LARGE_PAGES)  # for the children, which start Python anew
     process.start()
     theirs.close()  # the only other end is the child's: we see it close
     return {ours: (number, process)}

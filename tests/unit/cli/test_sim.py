@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import shlex
 import sys
@@ -310,3 +311,39 @@ def test_no_more_runs_at_once_than_there_are_cores_and_room(
     assert sim_run.next_of([1], [0, 2], sizes) is None
     assert sim_run.next_of([3], [], sizes) == 3
     assert sim_run.next_of([], [], sizes) is None
+
+
+# --- Huge pages -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun_anew(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """The commands that took the place of this one, with their environments."""
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, words, env: calls.append((words, env)))
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in sim_run.LARGE_PAGES:
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_a_large_network_begins_anew_with_huge_pages(
+    begun_anew: list[tuple[list[str], dict[str, str]]],
+) -> None:
+    """The very same command, and only its memory is another's."""
+    sim_run.use_large_pages(sim_run.LARGE_NODES_MIN)
+    [(words, env)] = begun_anew
+    assert words == [sys.executable, *sys.orig_argv[1:]]
+    assert env == {**os.environ, **sim_run.LARGE_PAGES}
+
+
+@pytest.mark.parametrize("why", ["small", "asked for", "elsewhere"])
+def test_others_go_on_as_they_are(
+    begun_anew: list[tuple[list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "asked for":
+        monkeypatch.setenv("PYTHONMALLOC", "debug")
+    if why == "elsewhere":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    sim_run.use_large_pages(sim_run.LARGE_NODES_MIN - (why == "small"))
+    assert not begun_anew
