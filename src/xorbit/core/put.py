@@ -10,6 +10,7 @@ from xorbit.core import followers, links
 from xorbit.core.effect import Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead, StoreWritten
 from xorbit.core.lookup import Lookup
+from xorbit.core.regions import around_us
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
 from xorbit.core.work import drive_lookup, may_hold, new_lookup
 from xorbit.errors import ItemError
@@ -51,14 +52,19 @@ class PutWork(Work):
     With `keep` a copy stays here, pinned for our owner; it is no receipt. A block is written while
     the others are asked, a record once somebody has taken it.
 
-    With `look_first` a node is sent a block only after it has said that it lacks it. That it has
-    it is a receipt like any other, and lets its copy live on.
+    With `look_first` the first node is sent a block only after it has said that it lacks it; then
+    the others are sent it at once. If it has it, each of the others is asked first as well. That a
+    node has it is a receipt like any other, and lets its copy live on.
+
+    Where the table knows all who are close to the item, as in any small network, nobody need be
+    asked for them.
     """
 
     __slots__ = (
         "_again",
         "_cas",
         "_contact_of",
+        "_has_looked",
         "_is_stale",
         "_item",
         "_keep",
@@ -94,6 +100,8 @@ class PutWork(Work):
         """Put `item`, which stands under `key`."""
         super().__init__(guid, deadline)
         self._look_first = look_first and key.kind in BLOCK_KINDS
+        self._has_looked = False
+        """Whether somebody has said that it has the item already."""
         self._key = key
         self._item = item
         self._cas = cas
@@ -134,7 +142,7 @@ class PutWork(Work):
         if self._cas is not None:
             self._reading = state.disk_guid(self.guid)
             state.emit(ReadStore(self._reading, self._key))
-        self._look_up(state, state.limits.replicas)
+        self._find_takers(state)
 
     def on_answer(self, state: State, answer: Answer) -> None:
         """Take closer contacts, or what a node said to the store."""
@@ -186,6 +194,16 @@ class PutWork(Work):
         if self._keeping is not None:
             self._not_kept = "the disk did not answer before the deadline"
         self._end(state)
+
+    def _find_takers(self, state: State) -> None:
+        """Look for the closest nodes, unless the table knows all who are as close."""
+        limits = state.limits
+        if self._cas is None and around_us(state).holds(self._key.id, limits.replicas):
+            known = state.table.closest(self._key.id, limits.closest_count)
+            self._others = self._takers(state, known)
+            self._go_on(state)
+        else:
+            self._look_up(state, limits.replicas)
 
     def _look_up(self, state: State, width: int) -> None:
         self._lookup = self._new_lookup(state, width)
@@ -241,13 +259,18 @@ class PutWork(Work):
         answered = lookup.closest(state.limits.closest_count)
         if len(answered) < replicas:
             self._may_widen = False  # there is nobody else
-        found = may_hold(state, answered)
+        self._others = self._takers(state, answered, replicas if self._may_widen else None)
+
+    def _takers(
+        self, state: State, closest: list[Contact], count: int | None = None
+    ) -> list[Contact]:
+        """Return who is to be asked of the closest, ourselves among them; of `count` at most."""
+        found = may_hold(state, closest)
         if state.listening and (state.dialled_from or not found):  # behind a NAT it is of no use
             found.append(Contact(state.own))
         found.sort(key=lambda contact: distance(self._key.id, contact.id))
         tried = {*self._receipts, *self._storing.values(), *state.revoked}
-        found = found[:replicas] if self._may_widen else found
-        self._others = [contact for contact in found if contact.id not in tried]
+        return [contact for contact in found[:count] if contact.id not in tried]
 
     def _store(self, state: State) -> None:
         """Keep as many stores under way as copies are missing; finish when none can come."""
@@ -259,6 +282,8 @@ class PutWork(Work):
         # Whoever decides a race is waited for: two who decide at once might decide differently.
         waited = [due for due in self._slow_at.values() if arbitrated or due > state.now]
         wanted = 1 if arbitrated else state.limits.replicas
+        if self._look_first and not self._has_looked:
+            wanted = stored + 1  # where the first lacks a block, the others do too
         if self._cas is not None and self._is_lost():
             wanted = 0  # there is another: what is not asked yet keeps out of it
         while self._others and stored + len(waited) < wanted:
@@ -294,10 +319,12 @@ class PutWork(Work):
             case Refused(code, reason, newer):
                 self._note_refused(answer.guid, code, reason, newer)
             case Missing(keys) if keys:
+                self._look_first = False
                 del self._slow_at[answer.guid]
                 taker = self._contact_of[self._storing.pop(answer.guid)]
                 self._request(state, taker, look=False)
             case _:  # Stored, or nothing missing: links.py lets no other answer through
+                self._has_looked = True
                 self._note(answer.guid, "stored")
 
     def _note_refused(self, store: Guid, code: str, reason: str, newer: Item | None) -> None:

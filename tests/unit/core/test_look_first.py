@@ -35,7 +35,8 @@ def test_a_block_that_nobody_has_is_sent_to_as_many_as_ever() -> None:
     nodes = World().network(7)
     assert len(stored_at(put(nodes[0]))) == Limits().replicas
     assert nodes[0].pins(KEY)
-    assert sent(nodes) == asked(nodes) > 0
+    assert sent(nodes) >= Limits().replicas - 1
+    assert asked(nodes) == 1  # where the first lacks it, so do the others
 
 
 def test_a_block_that_is_held_is_not_sent_again_by_whomever() -> None:

@@ -7,8 +7,17 @@ from tests.world import Node, World, check_acknowledgements, stored_at
 from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
-from xorbit.ids import distance, id_of
-from xorbit.items import Block, Contact, ItemKey, block_key, key_of, make_block, make_record
+from xorbit.ids import as_id, as_number, distance, id_of
+from xorbit.items import (
+    Address,
+    Block,
+    Contact,
+    ItemKey,
+    block_key,
+    key_of,
+    make_block,
+    make_record,
+)
 from xorbit.wire import message
 from xorbit.wire.message import Closest, Found, Refused
 
@@ -171,9 +180,27 @@ def test_a_taker_that_does_not_take_is_replaced_by_the_next_closest(spoil, count
         assert all(receipt.reason.startswith("full: ") for receipt in refusals)
 
 
+MANY = Limits(closest_count=5)
+"""Nine nodes are so many that no table is sure to know who is closest: it takes a lookup."""
+
+
+def hear_of_another(node: Node) -> None:
+    """Have a node hear of somebody right beside it whom it cannot reach: so it is not sure."""
+    beside = as_id(as_number(node.id) ^ 1)
+    node.machine.state.heard.note((Contact(beside, (Address("10.99.99.99", 1),)),))
+
+
+def test_where_everybody_is_known_nobody_is_asked_who_is_closest() -> None:
+    nodes = World().network(7)
+    nodes[0].world.run(60.0)
+    before = len(nodes[0].sent(message.FindClosest))
+    assert len(stored_at(put(nodes[0]))) == Limits().replicas
+    assert len(nodes[0].sent(message.FindClosest)) == before
+
+
 def test_a_taker_that_falls_silent_between_the_lookup_and_the_store_is_a_timeout() -> None:
     world = World()
-    nodes = world.network(9)
+    nodes = world.network(9, MANY)
     world.run(5.0)
     order = by_distance(nodes)
     order[0].tamper = lambda envelope: _silence_after_closest(order[0], envelope)
@@ -200,6 +227,7 @@ def test_a_put_ends_at_its_deadline_with_the_silent_as_timeouts() -> None:
     world = World()
     limits = Limits(work_timeout_s=2.0, request_timeout_s_first=4.0, request_timeout_s_min=4.0)
     one, other = world.pair(limits)
+    hear_of_another(one)
     other.tamper = lambda envelope: _silence_after_closest(other, envelope)
     began = world.now
     done = put(one)
@@ -213,6 +241,7 @@ def test_a_put_ends_at_its_deadline_with_the_silent_as_timeouts() -> None:
 def test_an_answer_that_is_no_closest_fails_that_node_for_the_lookup() -> None:
     world = World()
     one, other = world.pair()
+    hear_of_another(one)
 
     def tamper(envelope: message.Envelope) -> message.Envelope:
         if isinstance(envelope.body, Closest):
@@ -228,6 +257,7 @@ def test_an_answer_to_the_lookup_that_comes_during_the_stores_changes_nothing() 
     nodes = world.network(9)
     world.run(5.0)
     order = by_distance(nodes)
+    hear_of_another(order[-1])
     world.disk_s = 0.2
     order[0].lag_s, order[1].mute = 0.2, True
     guid, _ = order[-1].put(DATA)
