@@ -57,6 +57,16 @@ SURVEY_QUESTIONS_MAX = 128
 """How many questions one walk through the keyspace takes at most."""
 SURVEY_GROWTH = 1.2
 """Where a walk ends with so many times as many known nodes, the next is as fast."""
+PATHS_TURN = 3
+"""Of so many whom a lookup asks, one is asked for the path that has come least far."""
+FAR_STARTS = 1
+"""At so many far contacts paths begin where a lookup must not be led astray."""
+PATHS_PER_START = 6
+"""So many of those named by whoever a path begins at there begin paths of their own."""
+SPARSE = 1.6
+"""Those found so many times as far as our own density makes likely may be liars only."""
+ANCHORS_MAX = 4
+"""So many of the nodes that our user gave us are asked in each look around."""
 LOOKS_SLOWER = 3
 """So many times as long is the wait after each look around."""
 LINKS_PER_PEER_MAX = 4
@@ -301,7 +311,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How many of the closest must have answered before a lookup of nodes ends."""
     lookup_parallel: int = 3
     """alpha: how many nodes one lookup asks at once."""
-    lookup_asked_max: int = 64
+    lookup_asked_max: int = 96
     """How many nodes one lookup may ask before it gives up."""
     store_quota_bytes: int = 10 * 2**30
     """How many bytes of items the node keeps."""
@@ -447,7 +457,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """When a node that has just joined looks for its neighbours again; three times as long after
     each time."""
     look_around_s_max: float = 60.0
-    finger_check_s_min: float = 4.0
+    finger_check_s_min: float = 2.0
     """How soon after joining the fingers are checked; four times as long after each
     round of them."""
     finger_check_s_max: float = 60.0

@@ -25,6 +25,7 @@ from tests.sim.stories import (
     wrong,
 )
 from xorbit.core import (
+    discovery,
     follow,
     followers,
     leases,
@@ -284,6 +285,7 @@ def starve_upkeep(patch: pytest.MonkeyPatch) -> None:
 
 def never_meet_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(maintenance, "_try_a_known", lambda _: None)
+    patch.setattr(discovery, "_note_anchor", lambda *_: None)
 
 
 FAULTS = (

@@ -6,6 +6,7 @@ maintenance.py. No I/O.
 """
 
 from xorbit.config import (
+    ANCHORS_MAX,
     DIALS_PER_BOOTSTRAP_MAX,
     FIRST_ROUND_SHARE,
     LINKS_PER_PEER_MAX,
@@ -26,7 +27,7 @@ from xorbit.core.lookup import Lookup
 from xorbit.core.room import make_room
 from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
-from xorbit.core.work import drive_lookup, new_lookup
+from xorbit.core.work import drive_lookup, new_lookup, wide_starts
 from xorbit.ids import Guid, Id, distance, finger_point
 from xorbit.items import Address, Contact, is_literal
 from xorbit.wire.message import Closest, FindClosest, Ping, Pong
@@ -164,7 +165,12 @@ class JoinWork(Work):
         self._dialling -= 1
         if ended.failure is not None:
             self._failures += ended.failure.tried
-        if ended.peer is not None and self._lookup is None:
+        if ended.peer is not None:
+            _note_anchor(state, ended.peer)
+        if ended.peer is not None and self._lookup is not None:
+            self._lookup.begin_at([Contact(ended.peer)])  # the first that answered may be a liar
+            self._go_on(state, self._lookup)
+        elif ended.peer is not None:
             self._look_up(state)
         elif not self._dialling and self._lookup is None:
             self._fail(state)
@@ -198,6 +204,8 @@ class JoinWork(Work):
 
     def _look_up(self, state: State) -> None:
         self._lookup = new_lookup(state, self._target, width=self._width)
+        if self._target == state.own:
+            self._lookup.begin_at(wide_starts(state, state.own))
         self._go_on(state, self._lookup)
 
     def _go_on(self, state: State, lookup: Lookup) -> None:
@@ -242,6 +250,16 @@ class JoinWork(Work):
     def _finish(self, state: State, outcome: fx.Outcome) -> None:
         state.end_work(self)
         state.emit(Finish(self.guid, outcome))
+
+
+def _note_anchor(state: State, peer: Id) -> None:
+    """Remember by whom we came in: the latest, and not many."""
+    entry = state.table.get(peer)
+    if entry is not None:
+        state.anchors.pop(peer, None)
+        state.anchors[peer] = entry.contact
+        if len(state.anchors) > ANCHORS_MAX:
+            del state.anchors[next(iter(state.anchors))]
 
 
 def new_join(

@@ -5,16 +5,21 @@ when the `width` closest have answered. Hedged: whoever is slower than its own u
 longer holds a place among those asked in parallel, and the end does not wait for it while others
 can answer. Late and duplicate answers change nothing.
 
+One liar among those asked can lead the whole lookup astray: it names its friends, all closer than
+whoever was known. Where that may have happened, paths begin elsewhere (`begin_at`). What somebody
+names counts only for the path that led to it, and the end waits until each path has come to the
+closest that it knows of (disjoint paths: Baumgart and Mies, "S/Kademlia", ICPADS 2007).
+
 `next(now)` says what to do; `on_response` and `on_failure` feed it. Modelled on the query iterator
 of rust-libp2p (kad/src/query/peers/closest.rs).
 """
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from xorbit.config import BLAME_MAX
+from xorbit.config import BLAME_MAX, PATHS_PER_START, PATHS_TURN
 from xorbit.ids import Id, distance
 from xorbit.items import ADDRESSES_MAX, Contact
 
@@ -57,6 +62,12 @@ class _Candidate:
     depth: int
     """How many nodes were asked in a row until this one is: 1 for our own contacts."""
     stage: _Stage = _Stage.NEW
+    paths: int = 0
+    """Which paths lead to it, one bit for each."""
+    asked_for: int = 0
+    """The path for which it was asked, as a bit."""
+    is_start: bool = False
+    """Whether those whom it names begin paths of their own."""
 
 
 FINISHED = Finished()
@@ -76,8 +87,11 @@ class Lookup:
         "_outstanding",
         "_own",
         "_parallel",
-        "_target",
-        "_width",
+        "_path_asks",
+        "_turn",
+        "is_wide",
+        "target",
+        "width",
     )
 
     def __init__(
@@ -103,9 +117,9 @@ class Lookup:
             at_end: how many are asked at once when the latest answer has brought nobody closer
                 (Maymounkov and Mazieres, 2.3, ask all that are left); `parallel` by default.
         """
-        self._target = target
+        self.target = target
         self._own = own
-        self._width = width
+        self.width = width
         self._parallel = parallel
         self._at_end = max(parallel, at_end)
         self._asked_max = asked_max
@@ -116,7 +130,29 @@ class Lookup:
         self._blame: dict[Id | None, int] = {}
         self._candidates: dict[Id, _Candidate] = {}
         self._order: list[tuple[int, Id]] = []
+        self._path_asks: list[int] = []
+        """How many have been asked for each path."""
+        self._turn = 0
+        """The path whose turn it is, as a bit; 0 where just the closest is asked."""
+        self.is_wide = False
+        """Whether paths have begun elsewhere than at the closest."""
         self.offer(seeds)
+
+    def begin_at(self, starts: Iterable[Contact]) -> None:
+        """Begin paths at contacts that need not be close; the closest that these name begin more.
+
+        Once: afterwards the lookup `is_wide`.
+        """
+        self.is_wide = True
+        starts = [contact for contact in starts if contact.id != self._own]
+        self.offer(starts)
+        for contact in starts:
+            self._candidates[contact.id].is_start = True
+            self._begin_path(contact.id)
+
+    def _begin_path(self, peer: Id) -> None:
+        self._candidates[peer].paths |= 1 << len(self._path_asks)
+        self._path_asks.append(0)
 
     def offer(self, contacts: Iterable[Contact], source: Id | None = None) -> None:
         """Add contacts that might be close; ourselves and those already asked are passed over.
@@ -125,17 +161,19 @@ class Lookup:
         first, at a wrong place.
         """
         teller = None if source is None else self._candidates.get(source)
-        depth = 1 if teller is None else teller.depth + 1
-        candidates, order, target = self._candidates, self._order, self._target
+        depth, paths = (1, 0) if teller is None else (teller.depth + 1, teller.asked_for)
+        candidates, order, target = self._candidates, self._order, self.target
         for contact in contacts:
             peer = contact.id
             candidate = candidates.get(peer)
             if peer == self._own:
                 continue
             if candidate is None:
-                candidates[peer] = _Candidate(contact, source, depth)
+                candidates[peer] = _Candidate(contact, source, depth, paths=paths)
                 insort(order, (distance(target, peer), peer))
-            elif candidate.stage is _Stage.NEW:
+                continue
+            candidate.paths |= paths
+            if candidate.stage is _Stage.NEW:
                 known = candidate.contact.addresses
                 merged = tuple(dict.fromkeys((*known, *contact.addresses)))
                 candidate.contact = Contact(contact.id, merged[:ADDRESSES_MAX])
@@ -151,7 +189,20 @@ class Lookup:
         """
         in_time = [slow_at for slow_at in self._outstanding.values() if slow_at > now]
         hearsay = self._blame.get(HEARSAY, 0) + self._slow_hearsay(now)
-        parallel = self._at_end if self._is_near else self._parallel
+        wanted, is_open = self._closest_wanted(now, hearsay)
+        self._turn = 0
+        if self.is_wide and (wanted is None or self._asked % PATHS_TURN == 0):
+            on_path, is_path_open = self._wanted_on_paths(now, hearsay)
+            wanted, is_open = on_path or wanted, is_open or is_path_open
+        if wanted is None:
+            over = not (is_open and self._outstanding)
+            return FINISHED if over else Wait(min(in_time, default=None))
+        if len(in_time) < (self._at_end if self._is_near else self._parallel):
+            return Ask(wanted.contact)
+        return Wait(min(in_time))
+
+    def _closest_wanted(self, now: float, hearsay: int) -> tuple[_Candidate | None, bool]:
+        """Return whom to ask of the `width` closest, and whether one of them may yet answer."""
         places = open_places = 0
         for _, peer in self._order:
             candidate = self._candidates[peer]
@@ -162,18 +213,42 @@ class Lookup:
                     places += 1
                     open_places += 1
                 case _Stage.NEW if self._may_be_asked(candidate, hearsay):
-                    if len(in_time) < parallel:
-                        return Ask(candidate.contact)
-                    return Wait(min(in_time))
+                    return candidate, True
                 case _:
                     pass
-            if places >= self._width:
+            if places >= self.width:
+                return None, bool(open_places)
+        return None, True  # the slow may name more
+
+    def _wanted_on_paths(self, now: float, hearsay: int) -> tuple[_Candidate | None, bool]:
+        """Return whom to ask for the path that has come least far, and whether one may yet come on.
+
+        A path is at its end where the closest of all whom it leads to has answered.
+        """
+        going = (1 << len(self._path_asks)) - 1
+        is_open, best, fewest = False, None, 0
+        for _, peer in self._order:
+            candidate = self._candidates[peer]
+            here = candidate.paths & going
+            if not here:
+                continue
+            match candidate.stage:
+                case _Stage.ANSWERED:
+                    going &= ~here
+                case _Stage.ASKED if self._outstanding[peer] > now:
+                    going &= ~here
+                    is_open = True
+                case _Stage.NEW if self._may_be_asked(candidate, hearsay):
+                    going &= ~here
+                    path = min(_bits(here), key=lambda bit: self._path_asks[bit.bit_length() - 1])
+                    asks = self._path_asks[path.bit_length() - 1]
+                    if best is None or asks < fewest:
+                        best, fewest, self._turn = candidate, asks, path
+                case _:
+                    pass
+            if not going:
                 break
-        if places >= self._width and not open_places:
-            return FINISHED
-        if not self._outstanding:
-            return FINISHED
-        return Wait(min(in_time, default=None))
+        return best, is_open
 
     def _slow_hearsay(self, now: float) -> int:
         """Return how many are slow of whom we had only heard: probably they are gone."""
@@ -190,6 +265,10 @@ class Lookup:
         """Note that a contact has been asked, and from when on its answer counts as slow."""
         candidate = self._candidates[peer]
         candidate.stage = _Stage.ASKED
+        path = self._turn if self._turn & candidate.paths else candidate.paths & -candidate.paths
+        if path:
+            candidate.asked_for = path
+            self._path_asks[path.bit_length() - 1] += 1
         self._outstanding[peer] = slow_at
         self._asked += 1
 
@@ -200,9 +279,15 @@ class Lookup:
             return
         candidate.stage = _Stage.ANSWERED
         self._outstanding.pop(peer, None)
-        before = self._order[: self._width]
+        before = self._order[: self.width]
+        closer = tuple(closer)
         self.offer(closer, peer)
-        self._is_near = self._order[: self._width] == before
+        if candidate.is_start:
+            named = [contact.id for contact in closer if contact.id in self._candidates]
+            named.sort(key=lambda peer: distance(self.target, peer))
+            for other in named[:PATHS_PER_START]:
+                self._begin_path(other)
+        self._is_near = self._order[: self.width] == before
 
     def on_failure(self, peer: Id) -> None:
         """Note that a contact did not answer, or lied."""
@@ -226,7 +311,18 @@ class Lookup:
         stages = (self._candidates[peer] for _, peer in self._order)
         return next((one.depth for one in stages if one.stage is _Stage.ANSWERED), 0)
 
+    def reach(self, count: int) -> int | None:
+        """Return how far the `count` closest that answered are; None where there are fewer."""
+        found = self.closest(count)
+        return distance(self.target, found[-1].id) if len(found) == count else None
+
     def counts(self) -> tuple[int, int]:
         """Return how many contacts answered, and how many failed."""
         stages = [candidate.stage for candidate in self._candidates.values()]
         return stages.count(_Stage.ANSWERED), stages.count(_Stage.FAILED)
+
+
+def _bits(mask: int) -> Iterator[int]:
+    while mask:
+        yield mask & -mask
+        mask &= mask - 1

@@ -374,6 +374,8 @@ class State:
     own_seq: int = 0
     """The sequence number of our connection item; 0 before there is one."""
     knowns: dict[Address, None] = field(default_factory=dict[Address, None])
+    anchors: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
+    """Nodes at addresses that our user gave us: liars had no say in these."""
     possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
     revoked: frozenset[Id] = frozenset()
     """Whom the operator of our network has turned out; asked for membership only."""

@@ -7,6 +7,7 @@ Finish. No I/O; what a work wants goes out through `State.emit` and `links.reque
 from collections.abc import Callable
 from typing import assert_never
 
+from xorbit.config import FAR_STARTS, SPARSE
 from xorbit.core import effect as fx
 from xorbit.core import links
 from xorbit.core.effect import DropDamaged, Finish, ReadStore, WriteStore
@@ -79,9 +80,39 @@ def drive_lookup(
                 state.wake_at(work, until)
                 return False
             case Finished():
-                return True
+                if lookup.is_wide or not _is_sparse(state, lookup):
+                    return True
+                lookup.begin_at(wide_starts(state, lookup.target))
             case _ as never:
                 assert_never(never)
+
+
+def _is_sparse(state: State, lookup: Lookup) -> bool:
+    """Return whether those found stand farther from each other than our own neighbours do.
+
+    Liars who name only each other cannot be as many as all nodes are (a density check, as in Castro
+    et al., "Secure routing for structured peer-to-peer overlay networks", OSDI 2002).
+    """
+    count = min(lookup.width, state.limits.lookup_width)
+    reach, near = lookup.reach(count), state.table.closest(state.own, state.limits.closest_count)
+    if reach is None or len(near) < count:
+        return False
+    usual = distance(state.own, near[-1].id) * count / len(near)
+    return reach > SPARSE * usual
+
+
+def wide_starts(state: State, target: Id) -> list[Contact]:
+    """Return where a lookup begins that must not be led astray: with whom we have proved ourselves.
+
+    Whom our user gave us, somebody by chance of each of the farthest buckets, and of another target
+    than ourselves the closest of the table: liars choose how close they claim to be to a point, not
+    whom we know.
+    """
+    table, width = state.table, state.limits.lookup_width
+    far = [state.rng.choice(table.bucket(index)) for index in table.buckets()[:FAR_STARTS]]
+    near = () if target == state.own else table.closest(target, width)
+    found = (*state.anchors.values(), *near, *far)
+    return list({contact.id: contact for contact in found}.values())
 
 
 def may_hold(state: State, found: list[Contact]) -> list[Contact]:

@@ -396,7 +396,7 @@ def test_maintenance_pings_a_peer_that_was_silent_for_long_and_drops_it_when_dea
     world.run(30.0)
     assert len(one.sent(Ping)) + len(other.sent(Ping)) > before
     other.mute = True
-    world.run(150.0)
+    world.run(300.0)
     closes = [e.reason for _, _, effects in one.log for e in effects if isinstance(e, fx.Close)]
     assert "it has not answered several times in a row" in closes
 

@@ -19,7 +19,7 @@ WIDTH = 20
 
 def at(far: int) -> Contact:
     """Return the contact at this distance from the target."""
-    return Contact(as_id(as_number(TARGET) ^ far))
+    return Contact(as_id(as_number(TARGET) ^ far), (Address("203.0.113.5", 4000),))
 
 
 def start(
@@ -462,3 +462,71 @@ def test_useless_answers_hide_nobody(lie: str) -> None:
     assert found(lookup, WIDTH) == network.nearest(WIDTH)
     assert OWN not in run.asked
     assert len(run.asked) == len(set(run.asked)) <= 64
+
+
+# --- Paths ----------------------------------------------------------------------------------------
+
+
+def led_astray() -> Lookup:
+    """A lookup whose only acquaintance named its friends, who name each other."""
+    friends = [at(100), at(101), at(102)]
+    lookup = start([at(900)])
+    ask_all(lookup)
+    lookup.on_response(at(900).id, friends)
+    while asked := ask_all(lookup):
+        for friend in asked:
+            lookup.on_response(friend.id, friends)
+    assert lookup.closest(1) == [at(100)]
+    return lookup
+
+
+def test_a_path_from_elsewhere_leads_past_liars() -> None:
+    lookup = led_astray()
+    lookup.begin_at([at(800), Contact(OWN)])
+    assert ask_all(lookup) == [at(800)]
+    lookup.on_response(at(800).id, [at(5), at(700)])
+    assert ask_all(lookup) == [at(5), at(700)]  # whom a starting point names begins a path too
+    lookup.on_response(at(700).id)
+    lookup.on_response(at(5).id)
+    assert lookup.next(0.0) == Finished()
+    assert lookup.closest(1) == [at(5)]
+    assert lookup.is_wide
+
+
+def test_what_one_path_is_told_leads_no_other_astray() -> None:
+    """The liar on one path names the closest of all; the other goes on to its own closest."""
+    lookup = led_astray()
+    lookup.begin_at([at(800), at(801)])
+    assert ask_all(lookup) == [at(800), at(801)]
+    lookup.on_response(at(800).id, [at(100)])
+    assert not ask_all(lookup)
+    lookup.on_response(at(801).id, [at(300)])
+    assert ask_all(lookup) == [at(300)]
+    assert lookup.next(0.0) == Wait(SLOW_S)
+    lookup.on_response(at(300).id)
+    assert lookup.next(0.0) == Finished()
+
+
+def test_the_end_does_not_wait_for_a_path_whose_closest_is_slow() -> None:
+    lookup = led_astray()
+    lookup.begin_at([at(800)])
+    ask_all(lookup)
+    assert lookup.next(0.0) == Wait(SLOW_S)
+    assert lookup.next(2 * SLOW_S) == Finished()
+
+
+def test_the_path_that_has_come_least_far_is_asked_for_now_and_then() -> None:
+    lookup = start([at(5)], parallel=9, asked_max=99)
+    ask_all(lookup)
+    lookup.begin_at([at(900), at(901)])
+    lookup.on_response(at(5).id, [at(6), at(7), at(8)])
+    assert [contact.id for contact in ask_all(lookup)].index(at(900).id) < 3
+    lookup.on_response(at(900).id, [at(600), at(601)])
+    lookup.on_response(at(901).id, [at(600), at(650)])
+    assert {contact.id for contact in ask_all(lookup)} == {at(600).id, at(601).id, at(650).id}
+
+
+def test_how_far_so_many_reach_is_known_once_so_many_have_answered() -> None:
+    lookup = led_astray()
+    assert lookup.reach(3) == 102
+    assert lookup.reach(5) is None
