@@ -150,9 +150,16 @@ class BlockingNode:
         """Fetch a file, or a part, to a path or to a function; see `FileCalls`."""
         return self._do(self._node.get_file_to(name, to, progress=progress, part=part))
 
-    def get_tree(self, name: PlaceName, path: Path, *, progress: Progress | None = None) -> Written:
+    def get_tree(
+        self,
+        name: PlaceName,
+        path: Path,
+        *,
+        progress: Progress | None = None,
+        skip_links: bool = False,
+    ) -> Written:
         """Fetch a directory or a file to a path; see `FileCalls`."""
-        return self._do(self._node.get_tree(name, path, progress=progress))
+        return self._do(self._node.get_tree(name, path, progress=progress, skip_links=skip_links))
 
     def ls(self, name: PlaceName) -> tuple[EntryInfo, ...]:
         """Return what is in a directory; see `FileCalls`."""

@@ -36,6 +36,10 @@ class FormatError(PeerError):
     """Bytes of a name or of a file's block that do not follow their format."""
 
 
+class LeadsOutError(FormatError):
+    """A symbolic link of a tree that leads out of it, and so is not made."""
+
+
 class WorldError(XorbitError):
     """The world failed us: the disk, the network, time. Trying again may help."""
 

@@ -20,6 +20,7 @@ from xorbit.config import LOOK_FIRST_BYTES_MIN
 from xorbit.core import effect as fx
 from xorbit.files.local_tree import build_source, cid_of
 from xorbit.items import ItemKey, key_of
+from xorbit.keys import new_key
 from xorbit.wire.message import Store
 
 LARGE = Random(5).randbytes(300_000)
@@ -71,6 +72,29 @@ def test_a_tree_comes_back_as_it_was(
     assert (said["files"], said["folders"], said["links"]) == (60, 1, 0)
     assert on_disk(tmp_path / "part") == on_disk(tree / "many")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "part"]
+
+
+def test_links_that_lead_out_are_told_and_left_out(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """A put warns of them, a get refuses them and names the option that leaves them out."""
+    source, out, home = tmp_path / "source", tmp_path / "out", ("--home", nodes[0].home)
+    (source / "bin").mkdir(parents=True)
+    (source / "bin" / "python").symlink_to("/usr/bin/python3")
+    (source / "z").symlink_to("../elsewhere")
+    (source / "fine").symlink_to("bin/python")
+    new_key(nodes[0].home, "linker")
+    put = xorbit("put", source, *home)
+    publish = xorbit("publish", "linker", "--tree", source, *home)
+    for done in (put, publish):
+        assert done.code == 0
+        assert "z and others lead out of the directory (2 symbolic links)" in done.err
+    name = put.text.strip()
+    xorbit("get", name, "-o", out, *home).failed(1, "; --skip-links leaves such links out")
+    done = xorbit("get", name, "-o", out, "--skip-links", *home)
+    assert done.code == 0
+    assert "2 symbolic links left out: leading out of the directory\n" in done.err
+    assert on_disk(out) == {"bin": None, "fine": "bin/python"}
 
 
 def test_what_is_in_it_is_listed(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -26,6 +27,7 @@ from xorbit.errors import (
     XorbitError,
 )
 from xorbit.files.flow import Progress
+from xorbit.files.leading_out import leading_out
 from xorbit.ids import Id
 from xorbit.run.loop import run
 
@@ -118,6 +120,18 @@ def warn_not_kept(why: str) -> None:
     """Tell the user, where there is a reason, that what was put is not refreshed from here."""
     if why:
         talk(f"not pinned here ({why}): it expires unless somebody pins it")
+
+
+def warn_leading_out(path: Path) -> None:
+    """Tell the user of symbolic links below a path that no `get` makes, as they lead out of it."""
+    found = leading_out(path)
+    if found.count:
+        lead = "is a symbolic link that leads" if found.count == 1 else "and others lead"
+        how_many = "" if found.count == 1 else f" ({found.count:,} symbolic links)"
+        talk(
+            f"{printable(found.first)} {lead} out of the directory{how_many}: stored as it is, but "
+            "'get' makes no such link (its --skip-links leaves them out), and 'mirror' refuses it"
+        )
 
 
 def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:

@@ -29,12 +29,13 @@ from xorbit.cli.output import (
     progress,
     talk,
     warn_not_kept,
+    warn_leading_out,
 )
 from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.cli.tracing import Recorder, Trace
-from xorbit.errors import MisuseError
+from xorbit.errors import LeadsOutError, MisuseError
 from xorbit.files.cid import Place
-from xorbit.files.flow import Progress
+from xorbit.files.flow import Progress, in_thread
 from xorbit.files.local import Source
 from xorbit.files.local_tree import cid_of
 from xorbit.files.new_tree import Written
@@ -75,7 +76,8 @@ def put(
 
     A directory is stored with everything in it, hidden files too, symbolic links as they are; one
     with a home of xorbit in it is refused, for its private keys. What the network has already is
-    not sent again: a put that was interrupted goes on where it was.
+    not sent again: a put that was interrupted goes on where it was. You are warned of symbolic
+    links that lead out of the directory: `get` makes no such link.
 
     With --encrypt who holds the blocks can read nothing, not even names. The name that is printed
     opens it for whoever has it, and nothing else does: keep it, and keep it secret. Every such put
@@ -93,7 +95,9 @@ def put(
         ):
             own = (await calls.status()).id
             with progress("put") as tell:
-                source = _source(path)
+            source = _source(path)
+            if isinstance(source, Path):
+                await in_thread(lambda: warn_leading_out(source))
                 if isinstance(source, Path):
                     putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
                 else:
@@ -141,6 +145,13 @@ def get(
     ] = None,
     salt: Salt = "",
     bootstrap: Bootstrap = None,
+    skip_links: Annotated[
+        bool,
+        typer.Option(
+            "--skip-links",
+            help="Of a directory, leave out symbolic links that lead out of it.",
+        ),
+    ] = False,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
     home: Home = None,
@@ -152,7 +163,7 @@ def get(
     A path shows the whole file or directory or what was there before. A get to a path that was
     interrupted goes on where it was. Bytes that prove to be wrong are never written. For a
     directory there must be nothing at the path, or an empty folder; names and symbolic links that
-    lead out of it are refused.
+    lead out of it are refused, unless --skip-links leaves such links out.
     """
     named, part, to = place_named(home, name, salt), parse_range(bytes_range), output_to(output)
     if json and not isinstance(to, Path):
@@ -166,7 +177,7 @@ def get(
         ):
             place = await version.newest(recorder, named)
             with progress("get") as tell:
-                return place, await _get(recorder, place, to, part, tell)
+                return place, await _get(recorder, place, to, part, skip_links, tell)
 
     place, done = finish(work(), at_once=not isinstance(to, Path))
     if json:
@@ -175,10 +186,17 @@ def get(
     elif isinstance(to, Path):
         files = "" if done.folders == 0 else f" in {_count(done.files, 'file')}"
         talk(f"{human_size(done.bytes)}{files} written to {output}")
+        if done.skipped:
+            talk(f"{_count(done.skipped, 'symbolic link')} left out: leading out of the directory")
 
 
 async def _get(
-    calls: FileCalls, place: Place, to: Path | Stdout, part: Range, tell: Progress | None
+    calls: FileCalls,
+    place: Place,
+    to: Path | Stdout,
+    part: Range,
+    skip_links: bool,
+    tell: Progress | None,
 ) -> Written:
     found = await calls.find(place)
     if not found.is_directory:
@@ -188,7 +206,10 @@ async def _get(
         raise MisuseError(f"{place} is a directory: --range is for files")
     if not isinstance(to, Path):
         raise MisuseError(f"{place} is a directory: say where to write it with -o PATH")
-    return await calls.get_tree(found, to, progress=tell)
+    try:
+        return await calls.get_tree(found, to, progress=tell, skip_links=skip_links)
+    except LeadsOutError as error:
+        raise type(error)(f"{error}; --skip-links leaves such links out") from error
 
 
 def _written(done: Written) -> dict[str, object]:
@@ -197,6 +218,8 @@ def _written(done: Written) -> dict[str, object]:
         facts |= {"files": done.files, "folders": done.folders, "links": done.links}
     return facts
 
+    if done.skipped:
+        facts["skipped"] = done.skipped
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ Spec: https://specs.ipfs.tech/unixfs/ (names of links), POSIX.1-2017 4.13 (pathn
 
 import os
 
-from xorbit.errors import FormatError
+from xorbit.errors import FormatError, LeadsOutError
 
 _SEPARATORS = frozenset({os.sep, os.altsep or os.sep})
 _SHOWN_CHARACTERS = 80
@@ -75,10 +75,10 @@ def check_target(target: str, folders: int) -> str:
         folders: In how many folders of the tree the link is; 0 at its top.
 
     Raises:
-        FormatError: it is empty or absolute, has a zero byte in it, or may lead outside.
+        LeadsOutError: it is empty or absolute, has a zero byte in it, or may lead outside.
     """
     if problem := _target_problem(target, folders):
-        raise FormatError(f"a symbolic link to {shown(target)}: {problem}")
+        raise LeadsOutError(f"a symbolic link to {shown(target)}: {problem}")
     return target
 
 

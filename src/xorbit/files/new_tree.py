@@ -18,7 +18,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from xorbit.config import SYNCED_FILES_MAX
-from xorbit.errors import FormatError, MisuseError, WorldError, WriteError
+from xorbit.errors import FormatError, LeadsOutError, MisuseError, WorldError, WriteError
 from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.local import Identity, remove, skip, take_over
@@ -108,8 +108,8 @@ class NewTree:
         """Make a symbolic link, which nothing is ever written through.
 
         Raises:
-            FormatError: a name that may not be written, or that is there already, or a target that
-                may lead outside the tree.
+            FormatError: a name that may not be written, or that is there already.
+            LeadsOutError: a target that may lead outside the tree; nothing is changed then.
             WorldError: the disk is full or failed.
         """
         with self._making(path) as (folder, name):
@@ -145,7 +145,7 @@ class NewTree:
             name = check_file_name(path[-1])
             yield self._enter(path[:-1]), name
         except FormatError as error:
-            raise FormatError(f"at {shown('/'.join(path))} in the tree: {error}") from error
+            raise type(error)(f"at {shown('/'.join(path))} in the tree: {error}") from error
         except FileExistsError as error:
             raise FormatError(
                 f"at {shown('/'.join(path))} in the tree: for this file system there is one of "
@@ -214,6 +214,8 @@ class Written(Struct, frozen=True):
     folders: int = 0
     links: int = 0
     bytes: int = 0
+    skipped: int = 0
+    """How many symbolic links were left out because they lead out of the folder."""
 
 
 def lone_link(root: Found) -> FormatError:
@@ -229,11 +231,15 @@ class TreeWriter:
     `keep` at the end.
     """
 
-    def __init__(self, path: Path, temporary: Path, there_bytes: int = 0) -> None:
+    def __init__(
+        self, path: Path, temporary: Path, there_bytes: int = 0, *, skip_links: bool = False
+    ) -> None:
         """Write to a path at which nothing is, or an empty folder.
 
-        `temporary` is as in `NewTree`; so many bytes are there already.
+        `temporary` is as in `NewTree`; so many bytes are there already. With `skip_links` symbolic
+        links that lead out of the folder are left out.
         """
+        self._skips_links = skip_links
         self._path = path
         self._tree = NewTree(path, temporary)
         self._room = Room(path, there_bytes)
@@ -257,12 +263,21 @@ class TreeWriter:
                 self._tree.add_folder(entry.path)
                 self._count(folders=1)
             case SymbolicLink(target):
-                self._tree.add_link(entry.path, target)
-                self._count(links=1)
+                self._add_link(entry.path, target)
             case FileNode() | None:
                 self._room.take(entry.found)
                 self._file = self._tree.add_file(entry.path)
                 self._count(files=1)
+
+    def _add_link(self, path: tuple[str, ...], target: str) -> None:
+        try:
+            self._tree.add_link(path, target)
+        except LeadsOutError:
+            if not self._skips_links:
+                raise
+            self._count(skipped=1)
+        else:
+            self._count(links=1)
 
     def write(self, piece: bytes) -> None:
         """Write the next bytes of the file that was added last.
@@ -308,10 +323,16 @@ class TreeWriter:
                 self._file.close()
         self._tree.keep()
 
-    def _count(self, files: int = 0, folders: int = 0, links: int = 0, size: int = 0) -> None:
+    def _count(
+        self, files: int = 0, folders: int = 0, links: int = 0, size: int = 0, skipped: int = 0
+    ) -> None:
         was = self.written
         self.written = Written(
-            was.files + files, was.folders + folders, was.links + links, was.bytes + size
+            was.files + files,
+            was.folders + folders,
+            was.links + links,
+            was.bytes + size,
+            was.skipped + skipped,
         )
 
     @contextmanager

@@ -110,8 +110,11 @@ async def get_tree(
     *,
     window: int = WINDOW_BLOCKS,
     progress: Progress | None = None,
+    skip_links: bool = False,
 ) -> Written:
     """Fetch a directory or a file to a path, which shows all of it or what was there before.
+
+    With `skip_links` symbolic links that lead out of the directory are left out.
 
     At most `window` leaves are in flight or waiting for their turn, and as many nodes. Where this
     is interrupted, what has come stays beside the path for a week, and the same call goes on from
@@ -133,7 +136,7 @@ async def get_tree(
         return Written(files=1, bytes=size)
     async with resuming(path, str(root.cid), blocks) as kept:
         there_bytes = await in_thread(kept.bytes_there) if kept.is_resumed else 0
-        writer = TreeWriter(path, kept.whole, there_bytes)
+        writer = TreeWriter(path, kept.whole, there_bytes, skip_links=skip_links)
         try:
             await in_thread(writer.open)
             async with _fetching(blocks, root.cid, window, kept.nodes) as fetcher:
