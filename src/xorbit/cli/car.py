@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, output_to
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
+from xorbit.cli.options import (
+    Bootstrap,
+    Home,
+    Json,
+    NetworkName,
+    NetworkSecret,
+    calls_at,
+    parse_given,
+)
 from xorbit.cli.output import (
     fact,
     fact_json,
@@ -62,7 +70,12 @@ def export(
 def import_(
     path: Annotated[
         str,
-        typer.Argument(metavar="PATH", help="A CAR, or - for standard input.", show_default=False),
+        typer.Argument(
+            metavar="PATH",
+            parser=parse_given,
+            help="A CAR, or - for standard input.",
+            show_default=False,
+        ),
     ],
     bootstrap: Bootstrap = None,
     network: NetworkName = None,

@@ -8,7 +8,7 @@ import typer
 
 from xorbit import keys
 from xorbit.api import default_home
-from xorbit.cli.options import Home, Json
+from xorbit.cli.options import Home, Json, parse_path
 from xorbit.cli.output import fact, fact_columns, fact_json, talk
 from xorbit.errors import MisuseError
 from xorbit.keys import UserKey
@@ -48,7 +48,12 @@ def export(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="A new file, of mode 0600.", show_default=False
+            "--output",
+            "-o",
+            metavar="PATH",
+            parser=parse_path,
+            help="A new file, of mode 0600.",
+            show_default=False,
         ),
     ] = None,
     yes: Annotated[

@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
+from xorbit.cli.options import (
+    Bootstrap,
+    Home,
+    Json,
+    NetworkName,
+    NetworkSecret,
+    calls_at,
+    parse_path,
+)
 from xorbit.cli.output import ExitCode, fact, fact_json, finish, human_size, progress, talk
 from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.record import PublicKey, told_of_silence
@@ -30,6 +38,7 @@ def mirror(
         Path,
         typer.Argument(
             metavar="DIR",
+            parser=parse_path,
             help="A new or empty folder, or one that mirrors this key already.",
             show_default=False,
         ),

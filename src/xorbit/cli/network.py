@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xorbit.api import default_home, open_calls
-from xorbit.cli.options import Bootstrap, Home, Json
+from xorbit.cli.options import Bootstrap, Home, Json, parse_path
 from xorbit.cli.output import fact, fact_json, finish, talk
 from xorbit.errors import MisuseError, WorldError
 from xorbit.identity import (
@@ -57,6 +57,7 @@ def admit(
             "--output",
             "-o",
             metavar="PATH",
+            parser=parse_path,
             help="Where to write it.",
             show_default="standard output",
         ),

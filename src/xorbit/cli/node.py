@@ -26,6 +26,7 @@ from xorbit.cli.options import (
     Json,
     NetworkName,
     NetworkSecret,
+    parse_path,
     parse_size,
     read_secret,
 )
@@ -66,6 +67,7 @@ JobLog = Annotated[
     typer.Option(
         "--log-jobs",
         metavar="FILE",
+        parser=parse_path,
         help="Write every job to a file, for `xorbit replay`.",
         show_default=False,
     ),

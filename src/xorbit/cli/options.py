@@ -48,6 +48,18 @@ def _bytes(number: str, unit: str, binary: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()])
 
 
+def parse_given(text: str) -> str:
+    """Return what was typed for a path or `-`; nothing is not to mean the current folder."""
+    if not text:
+        raise typer.BadParameter("expected a path, got nothing")
+    return text
+
+
+def parse_path(text: str) -> Path:
+    """Return the path that was typed; nothing is not to mean the current folder."""
+    return Path(parse_given(text))
+
+
 def parse_secret_file(text: str) -> Path:
     """Return the path of a file that can be read, though not what it holds."""
     path = Path(text)
@@ -65,6 +77,7 @@ Home = Annotated[
     typer.Option(
         "--home",
         metavar="DIR",
+        parser=parse_path,
         help="The directory of the node: its key, its store, its memory of peers. It belongs to "
         "one network: that of its first use.",
         show_default="$XORBIT_HOME, else your data directory",

@@ -20,6 +20,8 @@ from xorbit.cli.options import (
     NetworkName,
     NetworkSecret,
     calls_at,
+    parse_given,
+    parse_path,
 )
 from xorbit.cli.output import (
     fact,
@@ -65,6 +67,7 @@ Tree = Annotated[
     typer.Option(
         "--tree",
         metavar="PATH",
+        parser=parse_path,
         help="Put a directory or a file, as `put` does, and point to it.",
         show_default=False,
     ),
@@ -92,7 +95,10 @@ def publish(
     file: Annotated[
         str | None,
         typer.Option(
-            "--file", metavar="PATH", help="The value is the bytes of a file; - is standard input."
+            "--file",
+            metavar="PATH",
+            parser=parse_given,
+            help="The value is the bytes of a file; - is standard input.",
         ),
     ] = None,
     tree: Tree = None,

@@ -19,6 +19,7 @@ from xorbit.cli.options import (
     NetworkName,
     NetworkSecret,
     calls_at,
+    parse_given,
 )
 from xorbit.cli.output import (
     fact,
@@ -47,6 +48,7 @@ PathToRead = Annotated[
     str,
     typer.Argument(
         metavar="PATH",
+        parser=parse_given,
         help="A file or a directory, or - for standard input.",
         show_default=False,
     ),

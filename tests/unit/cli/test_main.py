@@ -81,6 +81,30 @@ def test_wrong_usage_is_told_in_one_line(
     assert says in ran.err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "put",
+        "cid",
+        "import",
+        "publish me --tree",
+        "publish me --file",
+        "mirror KEY",
+        "cid x --home",
+        "node --log-jobs",
+        "key export me -o",
+        "network admit KEY -o",
+        "export NAME -o",
+    ],
+)
+def test_nothing_is_no_path(xorbit: Command, line: str) -> None:
+    """An empty argument, as an unset variable gives it, does not mean the current folder."""
+    ran = xorbit(*line.split(), "")
+    assert (ran.code, ran.out) == (ExitCode.MISUSE, "")
+    assert "expected a path" in ran.err
+    assert "got nothing" in ran.err
+
+
 def test_a_value_from_a_file_is_checked_as_files_to_put_are(
     xorbit: Command, tmp_path: Path
 ) -> None:
