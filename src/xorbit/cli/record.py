@@ -31,17 +31,17 @@ from xorbit.cli.output import (
     human_size,
     progress,
     talk,
+    warn_leading_out,
     warn_not_kept,
 )
-    warn_leading_out,
 from xorbit.cli.places import Salt, public_key_named, salt_from
 from xorbit.cli.staying import stay
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
+from xorbit.files.flow import in_thread
 from xorbit.files.local import open_source, size_left
 from xorbit.files.pointer import pointer_to
-from xorbit.files.flow import in_thread
 from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
 from xorbit.items import VALUE_BYTES_MAX, Record
@@ -148,13 +148,13 @@ def publish(
 
 
 async def _put(calls: FileCalls, tree: Path, hash: HashName) -> PutSummary:
+    await in_thread(lambda: warn_leading_out(tree))
     with progress("put") as tell:
         return await calls.put_tree(tree, kind=hash.kind, progress=tell)
 
 
 def _receipt_facts(receipt: PublishReceipt) -> dict[str, object]:
     return {
-    await in_thread(lambda: warn_leading_out(tree))
         "public_key": receipt.public_key.hex(),
         **_text_or_base64("salt", receipt.salt),
         "seq": receipt.seq,

@@ -29,8 +29,8 @@ from xorbit.cli.output import (
     human_size,
     progress,
     talk,
-    warn_not_kept,
     warn_leading_out,
+    warn_not_kept,
 )
 from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.cli.tracing import Recorder, Trace
@@ -96,10 +96,10 @@ def put(
             recorder.at(calls, f"put {path}"),
         ):
             own = (await calls.status()).id
-            with progress("put") as tell:
             source = _source(path)
             if isinstance(source, Path):
                 await in_thread(lambda: warn_leading_out(source))
+            with progress("put") as tell:
                 if isinstance(source, Path):
                     putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
                 else:
@@ -145,8 +145,6 @@ def get(
             help="Of a file, only from byte A to byte B, the first being 0; A- is up to the end.",
         ),
     ] = None,
-    salt: Salt = "",
-    bootstrap: Bootstrap = None,
     skip_links: Annotated[
         bool,
         typer.Option(
@@ -154,6 +152,8 @@ def get(
             help="Of a directory, leave out symbolic links that lead out of it.",
         ),
     ] = False,
+    salt: Salt = "",
+    bootstrap: Bootstrap = None,
     network: NetworkName = None,
     network_secret: NetworkSecret = None,
     home: Home = None,
@@ -186,10 +186,10 @@ def get(
         facts = {"cid": str(place.cid), **version(), **_written(done), "path": output}
         fact_json({**facts, **recorder.facts()})
     elif isinstance(to, Path):
-        files = "" if done.folders == 0 else f" in {_count(done.files, 'file')}"
-        talk(f"{human_size(done.bytes)}{files} written to {output}")
         if done.skipped:
             talk(f"{_count(done.skipped, 'symbolic link')} left out: leading out of the directory")
+        files = "" if done.folders == 0 else f" in {_count(done.files, 'file')}"
+        talk(f"{human_size(done.bytes)}{files} written to {output}")
 
 
 async def _get(
@@ -218,10 +218,10 @@ def _written(done: Written) -> dict[str, object]:
     facts: dict[str, object] = {"bytes": done.bytes}
     if done.folders:
         facts |= {"files": done.files, "folders": done.folders, "links": done.links}
-    return facts
-
     if done.skipped:
         facts["skipped"] = done.skipped
+    return facts
+
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
