@@ -118,11 +118,11 @@ class Deadline:
         assert time.monotonic() < self._end, "it did not happen in time"
 
 
-def in_terminal(*words: object) -> tuple[int, bytes]:
+def in_terminal(*words: object, program: Sequence[str] = XORBIT) -> tuple[int, bytes]:
     """Run a command in a terminal; return its exit code and what it showed there."""
     leader, follower = os.openpty()
     process = subprocess.Popen(
-        [*XORBIT, *map(str, words)],
+        [*program, *map(str, words)],
         stdin=follower,
         stdout=follower,
         stderr=follower,

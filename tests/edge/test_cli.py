@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,18 @@ def test_ping_by_id_by_its_beginning_and_by_address(
         assert facts["round_trip_s"] >= 0
     assert xorbit("ping", b.id, "--home", a.home).out.decode().startswith(f"{b.id}  ")
     xorbit("ping", "", "--home", a.home).failed(2, "2 known ids begin with ''")
+
+
+LEAVING_UNDER_A_BAR = """
+import sys
+from xorbit.cli.output import ExitCode, leave, progress
+with progress("put"):
+    leave(ExitCode.INTERRUPTED)
+"""
+
+
+def test_leaving_under_a_bar_cleans_its_line() -> None:
+    """Whoever ends the process while a bar shows clears that line and brings the cursor back."""
+    code, shown = in_terminal("-c", LEAVING_UNDER_A_BAR, program=[sys.executable])
+    assert code == 130
+    assert shown.endswith(b"\r\x1b[2K\x1b[?25h")

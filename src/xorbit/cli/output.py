@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -261,8 +261,12 @@ def stop_signals() -> list[signal.Signals]:
 
 def leave(code: ExitCode) -> NoReturn:
     """End the process at once, from whatever thread. What was acknowledged is on disk."""
-    if sys.stderr.isatty():
+    terminal = sys.__stderr__  # while a bar shows, what is written to the other one is text for it
+    if terminal is not None and terminal.isatty():
         # A bar hides the cursor and leaves its line, where a pipe's reader may have written.
-        sys.stderr.write(SHOW_CURSOR if code is ExitCode.PIPE_CLOSED else CLEAR_LINE + SHOW_CURSOR)
-        sys.stderr.flush()
+        with suppress(OSError):
+            terminal.write(
+                SHOW_CURSOR if code is ExitCode.PIPE_CLOSED else CLEAR_LINE + SHOW_CURSOR
+            )
+            terminal.flush()
     os._exit(code)
