@@ -89,6 +89,7 @@ def test_a_private_tree_is_got_by_its_name_and_by_nothing_else(
     assert (missing.code, key in missing.err) == (3, False)
     directory = xorbit("get", name, *other)
     assert (directory.code, key in directory.err) == (2, False)
+    xorbit("cat", f"{name}/sub", *other).failed(2, f"{cid}#.../sub is a directory: ")
     without = xorbit("cat", cid, *other)
     assert (without.code, b"sub" in without.out, b"large" in without.out) == (0, False, False)
 

@@ -9,11 +9,14 @@ from typing import Annotated
 import typer
 
 from xorbit.api import default_home
-from xorbit.cli.output import talk
+from xorbit.cli.output import printable, talk
 from xorbit.errors import MisuseError
 from xorbit.files.cid import Place
+from xorbit.files.directory import SymbolicLink
+from xorbit.files.names import shown
 from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name
 from xorbit.files.seal_key import holds_key, keys_hidden
+from xorbit.files.tree import Found
 from xorbit.keys import public_key_from
 from xorbit.run.file_calls import FileCalls
 
@@ -65,6 +68,25 @@ def place_named(home: Path | None, text: str, salt: str) -> Place | RecordPlace:
         if public_key is None:
             raise
     return parse_name(f"{public_key.hex()}/{path}", salt_from(salt))
+
+
+def named(text: str) -> str:
+    """Return a place as it was typed, for a message: without the key of private content."""
+    return printable(keys_hidden(text.strip()))
+
+
+async def found_at(calls: FileCalls, place: Place, text: str) -> Found:
+    """Return the file or the directory at a place, which was typed so.
+
+    Raises:
+        MisuseError: a symbolic link is there.
+        XorbitError: as `FileCalls.find`.
+    """
+    found = await calls.find(place)
+    if isinstance(found.node, SymbolicLink):
+        target = shown(found.node.target)
+        raise MisuseError(f"{named(text)} is a symbolic link to {target}: name what it leads to")
+    return found
 
 
 class Facts:

@@ -32,7 +32,7 @@ from xorbit.cli.output import (
     warn_leading_out,
     warn_not_kept,
 )
-from xorbit.cli.places import Facts, Salt, place_named
+from xorbit.cli.places import Facts, Salt, found_at, named, place_named
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import LeadsOutError, MisuseError
 from xorbit.files.cid import Place
@@ -41,6 +41,7 @@ from xorbit.files.local import Source
 from xorbit.files.local_tree import cid_of
 from xorbit.files.new_tree import Written
 from xorbit.files.transfer import WHOLE, PutSummary, Range
+from xorbit.files.tree import Found
 from xorbit.ids import Id
 from xorbit.run.file_calls import FileCalls
 
@@ -167,7 +168,7 @@ def get(
     directory there must be nothing at the path, or an empty folder; names and symbolic links that
     lead out of it are refused, unless --skip-links leaves such links out.
     """
-    named, part, to = place_named(home, name, salt), parse_range(bytes_range), output_to(output)
+    wanted, part, to = place_named(home, name, salt), parse_range(bytes_range), output_to(output)
     if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
     recorder, version = Recorder(trace, json), Facts()
@@ -175,11 +176,19 @@ def get(
     async def work() -> tuple[Place, Written]:
         async with (
             calls_at(home, bootstrap, network, network_secret) as calls,
-            recorder.at(calls, f"get {named}"),
+            recorder.at(calls, f"get {wanted}"),
         ):
-            place = await version.newest(recorder, named)
+            place = await version.newest(recorder, wanted)
             with progress("get") as tell:
-                return place, await _get(recorder, place, to, part, skip_links, tell)
+                found = await found_at(recorder, place, name)
+                if found.is_directory and not isinstance(to, Path):
+                    raise MisuseError(
+                        f"{named(name)} is a directory: say where to write it with -o PATH; "
+                        "'xorbit ls' shows it"
+                    )
+                if found.is_directory and part != WHOLE:
+                    raise MisuseError(f"{named(name)} is a directory: --range is for files")
+                return place, await _get(recorder, found, to, part, skip_links, tell)
 
     place, done = finish(work(), at_once=not isinstance(to, Path))
     if json:
@@ -194,20 +203,15 @@ def get(
 
 async def _get(
     calls: FileCalls,
-    place: Place,
+    found: Found,
     to: Path | Stdout,
     part: Range,
     skip_links: bool,
     tell: Progress | None,
 ) -> Written:
-    found = await calls.find(place)
-    if not found.is_directory:
+    if not found.is_directory or not isinstance(to, Path):
         size = await calls.get_file_to(found, to, progress=tell, part=part)
         return Written(files=1, bytes=size)
-    if part != WHOLE:
-        raise MisuseError(f"{place} is a directory: --range is for files")
-    if not isinstance(to, Path):
-        raise MisuseError(f"{place} is a directory: say where to write it with -o PATH")
     try:
         return await calls.get_tree(found, to, progress=tell, skip_links=skip_links)
     except LeadsOutError as error:

@@ -6,7 +6,8 @@ What a tree is stands in `files`; here is only what is typed and said.
 from xorbit.cli.names import PlaceArgument, Stdout
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import fact_columns, fact_json, finish, printable, talk
-from xorbit.cli.places import Facts, Salt, place_named
+from xorbit.cli.places import Facts, Salt, found_at, named, place_named
+from xorbit.errors import MisuseError
 from xorbit.files.listing import EntryInfo
 
 
@@ -26,7 +27,10 @@ def cat(
 
     async def work() -> None:
         async with calls_at(home, bootstrap, network, network_secret) as calls:
-            await calls.get_file_to(await version.newest(calls, place), Stdout(forced=True))
+            found = await found_at(calls, await version.newest(calls, place), name)
+            if found.is_directory:
+                raise MisuseError(f"{named(name)} is a directory: 'xorbit ls' shows it")
+            await calls.get_file_to(found, Stdout(forced=True))
 
     finish(work(), at_once=True)
 
