@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,30 @@ def test_a_put_that_waits_for_a_pipe_can_be_ended(
                 break
         process.send_signal(number)
         assert process.wait(WITHIN_S) == code
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("words", ["put", "import", "publish pipes --tree"])
+def test_a_command_that_waits_for_a_named_pipe_can_be_ended(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path, words: str
+) -> None:
+    """The first signal ends whoever waits for bytes of a named pipe that never come."""
+    pipe, home = tmp_path / "pipe", ("--home", str(nodes[0].home))
+    os.mkfifo(pipe)
+    xorbit("key", "new", "pipes", *home)
+    process = subprocess.Popen([*XORBIT, *words.split(), str(pipe), *home], stderr=subprocess.PIPE)
+    try:
+        writer = None
+        for _ in Deadline(WITHIN_S):
+            with suppress(OSError):  # nobody waits at the other end yet
+                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                break
+        assert writer is not None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WITHIN_S) == 143
+        os.close(writer)
     finally:
         process.kill()
         process.communicate()

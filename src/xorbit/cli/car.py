@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, output_to
+from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, may_wait, output_to
 from xorbit.cli.options import (
     Bootstrap,
     Home,
@@ -96,7 +96,7 @@ def import_(
             with progress("import") as tell:
                 return await calls.import_car(source, progress=tell), own
 
-    done, own = finish(work(), at_once=path == STANDARD_STREAM)
+    done, own = finish(work(), at_once=may_wait(path))
     if json:
         fact_json(_facts(done))
         return

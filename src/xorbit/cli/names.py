@@ -3,6 +3,7 @@
 What several commands of files share; no command here.
 """
 
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -58,6 +59,17 @@ def output_to(output: str | None) -> "Path | Stdout":
     if output is None or output == STANDARD_STREAM:
         return Stdout(forced=output is not None)
     return Path(output)
+
+
+def may_wait(path: str | Path | None) -> bool:
+    """Return whether a read of this source may wait for somebody: "-", a named pipe, a device."""
+    if path is None or path == STANDARD_STREAM:
+        return path is not None
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False  # whoever reads it says why
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 class Stdout:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from xorbit.api import default_home
+from xorbit.cli.names import may_wait
 from xorbit.cli.options import (
     Bootstrap,
     Hash,
@@ -140,7 +141,7 @@ def publish(
             publishing = calls.publish(signer, value, salt=salt_from(salt), cas=cas)
             return put, await recorder.watch("", publishing), own
 
-    put, receipt, own = finish(work(), at_once=file == STANDARD_STREAM)
+    put, receipt, own = finish(work(), at_once=may_wait(tree))
     if json:
         fact_json({**_receipt_facts(receipt), **_put_facts(put, receipt), **recorder.facts()})
     else:

@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, Stdout, output_to, parse_range
+from xorbit.cli.names import (
+    STANDARD_STREAM,
+    PlaceArgument,
+    Stdout,
+    may_wait,
+    output_to,
+    parse_range,
+)
 from xorbit.cli.options import (
     Bootstrap,
     Hash,
@@ -107,7 +114,7 @@ def put(
                     putting = recorder.put_file(source, kind=kind, encrypt=encrypt, progress=tell)
                 return await putting, own
 
-    summary, own = finish(work(), at_once=path == STANDARD_STREAM)
+    summary, own = finish(work(), at_once=may_wait(path))
     if json:
         fact_json(
             {
