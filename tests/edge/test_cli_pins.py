@@ -57,6 +57,30 @@ def test_a_record_is_unpinned_by_its_key_and_salt(
     assert (done.code, done.out, done.err) == (0, b"", "1 item let go of\n")
 
 
+def test_a_published_tree_is_kept_with_its_record(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """Each is let go of by its name; that of a key of the home is one."""
+    own, other = ("--home", nodes[0].home), ("--home", nodes[2].home)
+    key = xorbit("key", "new", "tree", *own, "--json").json["public_key"]
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(100_000))
+    cid = xorbit("publish", "tree", "--tree", path, *own, "--json").json["cid"]
+    done = xorbit("pin", key, *other)
+    assert (done.code, done.text) == (0, f"{key}\n")
+    assert f"100.0 kB of its version 1 kept here as well, as {cid}\n" in done.err
+    said = xorbit("pin", key, *other, "--json").json
+    assert said["tree"] == {"name": cid, "kind": "file", "bytes": 100_000}
+    names = [it["name"] for it in xorbit("pins", *other, "--json").json]
+    assert {key, cid} <= set(names)
+    assert xorbit("unpin", "tree", *own).err == "1 item let go of\n"
+    xorbit("unpin", "tree", *own).failed(3, f"{key} is not pinned here")
+    assert xorbit("unpin", cid, *own).code == 0
+    xorbit("unpin", "tree", *other).failed(2, "; nor is it the name of a key here")
+    assert xorbit("publish", "tree", "no tree", *own).code == 0
+    assert "tree" not in xorbit("pin", "tree", *own, "--json").json
+
+
 def test_a_home_without_a_node_pins_lists_and_lets_go(
     xorbit: Command, nodes: list[NodeProcess], put: str, tmp_path: Path
 ) -> None:

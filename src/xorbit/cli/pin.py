@@ -4,21 +4,28 @@ How pins are told apart and let go of stands in `run`; here is only what is read
 """
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xorbit.api import open_calls
+from xorbit.api import default_home, open_calls
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
 from xorbit.cli.output import fact, fact_columns, fact_json, finish, human_size, progress, talk
+from xorbit.errors import MisuseError, NotFoundError
+from xorbit.files.flow import Progress
+from xorbit.files.pointer import TreeVersion, tree_version
+from xorbit.keys import public_key_from
 from xorbit.pins import Kept, Root
-from xorbit.run.pinning import name_of
+from xorbit.run.calls import Calls
+from xorbit.run.pinning import name_of, root_from
 
 Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="What `put` printed, or the public key that something is published under.",
+        help="What `put` printed, or the public key that something is published under, also by "
+        "the name of a key of yours.",
         show_default=False,
     ),
 ]
@@ -116,7 +123,8 @@ def pin(
 ) -> None:
     """Keep what is in the network, a file, a directory or a record.
 
-    What is missing is fetched, and all of it is refreshed from here.
+    What is missing is fetched, and all of it is refreshed from here. Of a tree published under a
+    key its newest version is kept too, under its own name; that of a later version is another pin.
 
     Private content is kept whole if NAME carries its key; without the key only the block that the
     CID names is. The key itself is not kept, nor does `pins` show it.
@@ -124,30 +132,69 @@ def pin(
     When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
     is here.
     """
+    wanted, salted = _root_named(home, name, salt), salt.encode()
 
-    async def work() -> Root:
+    async def work() -> tuple[Root, TreeVersion | None, Root | None]:
         async with calls_at(home, bootstrap, network, network_secret) as calls:
             with progress("pin") as tell:
-                return await calls.pin(name, salt.encode(), progress=tell)
+                version, tree = await _pin_tree(calls, root_from(wanted, salted), tell)
+                return await calls.pin(wanted, salted, progress=tell), version, tree
 
-    root = finish(work())
+    root, version, tree = finish(work())
     if json:
-        fact_json({"name": name_of(root), "kind": _kind(root), "bytes": root.size})
-    else:
-        talk(f"{human_size(root.size)} kept here")
-        fact(name_of(root))
+        fact_json({**_pinned(root), **({} if tree is None else {"tree": _pinned(tree)})})
+        return
+    if tree is not None and version is not None:
+        size = human_size(tree.size)
+        talk(f"{size} of its version {version.seq} kept here as well, as {name_of(tree)}")
+    talk(f"{human_size(root.size)} kept here")
+    fact(name_of(root))
+
+
+async def _pin_tree(
+    calls: Calls, root: Root, tell: Progress | None
+) -> tuple[TreeVersion | None, Root | None]:
+    """Pin the tree that a record points to, if it points to one."""
+    if not root.is_record:
+        return None, None
+    try:
+        version = tree_version(await calls.resolve(root.public_key, root.salt))
+    except NotFoundError:
+        return None, None  # nobody has the record, which its pin tells; or it is another value
+    return version, await calls.pin(version.cid, progress=tell)
+
+
+def _pinned(root: Root) -> dict[str, object]:
+    return {"name": name_of(root), "kind": _kind(root), "bytes": root.size}
+
+
+def _root_named(home: Path | None, name: str, salt: str) -> str:
+    """Return the name of a root; a key of the home may go by its own.
+
+    Raises:
+        MisuseError: neither.
+    """
+    try:
+        root_from(name, salt.encode())
+    except MisuseError as error:
+        try:
+            return public_key_from(home or default_home(), name).hex()
+        except MisuseError:
+            raise MisuseError(f"{error}; nor is it the name of a key here") from error
+    return name
 
 
 def unpin(name: Name, salt: Salt = "", home: Home = None, json: Json = False) -> None:
     """Let go of what was put, published or pinned: it is refreshed from here no more.
 
     Blocks that something else pinned here needs as well stay pinned. The others expire, unless
-    somebody else refreshes them; none is removed at once. What is not pinned is an error (3).
+    somebody else refreshes them; none is removed at once. What is not pinned is an error (3). The
+    tree of a record is let go of by its own name.
     """
 
     async def work() -> int:
         async with open_calls(home, join=False) as calls:
-            return await calls.unpin(name, salt.encode())
+            return await calls.unpin(_root_named(home, name, salt), salt.encode())
 
     _tell_count(finish(work()), json)
 
