@@ -24,6 +24,8 @@ from xorbit.config import HOSTS_REMEMBERED, SIGNATURES_REMEMBERED
 from xorbit.errors import ItemError, MisuseError
 from xorbit.ids import ID_BYTES, Id, id_of
 
+_QUOTES = ("''", '""', "\u2018\u2019", "\u201c\u201d")
+
 BLOCK_BYTES_MAX = 65_536
 VALUE_BYTES_MAX = 60_000
 SALT_BYTES_MAX = 64
@@ -189,6 +191,12 @@ def _is_literal(host: str) -> bool:
 
 
 # --- Blocks -------------------------------------------------------------------------------------
+
+
+def pasted(text: str) -> str:
+    """Return a name without what came with it when it was copied: blanks, and quotes around it."""
+    text = text.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] + text[-1] in _QUOTES else text
 
 
 def block_key(data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> ItemKey:

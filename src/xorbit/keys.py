@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 
 from xorbit.errors import MisuseError
 from xorbit.homes import KEY_SUFFIX, KEYS_DIRECTORY
-from xorbit.items import PUBLIC_KEY_BYTES, Record, make_record
+from xorbit.items import PUBLIC_KEY_BYTES, Record, make_record, pasted
 from xorbit.keyfiles import make_directory, private_key_pem, read_key, write_new
 
 NAME_CHARACTERS_MAX = 64
@@ -116,7 +116,7 @@ def public_key_from(home: Path, text: str) -> bytes:
     Raises:
         MisuseError: neither.
     """
-    text = text.strip()  # blanks come with what is copied
+    text = pasted(text)
     if len(text) == _HEX_DIGITS:
         try:
             return bytes.fromhex(text)

@@ -38,6 +38,7 @@ from xorbit.items import (
     make_connection_item,
     make_record,
     parse_address,
+    pasted,
     record_key,
     signed_string,
     size_of,
@@ -414,3 +415,18 @@ def test_what_is_no_address(text: str) -> None:
 def test_address_is_shown_with_ipv6_in_brackets() -> None:
     assert str(Address("2001:db8::1", 1)) == "[2001:db8::1]:1"
     assert str(Address("192.0.2.1", 1)) == "192.0.2.1:1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name", " name\n", "'name'", '"name"', "\u2018name\u2019", "\u201cname\u201d", ' " name " '],
+)
+def test_a_name_is_taken_as_it_was_meant(text: str) -> None:
+    """Blanks and quotes around a name came with it when it was copied."""
+    assert pasted(text) == "name"
+
+
+@pytest.mark.parametrize("text", ["", "'", "'name", "it's", "name/\u201ca\u201d", "'name\""])
+def test_quotes_within_a_name_stay(text: str) -> None:
+    """What is not around the whole name, and on both sides, is part of it."""
+    assert pasted(text) == text

@@ -17,6 +17,7 @@ from xorbit.files.names import shown
 from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name
 from xorbit.files.seal_key import holds_key, keys_hidden
 from xorbit.files.tree import Found
+from xorbit.items import pasted
 from xorbit.keys import public_key_from
 from xorbit.run.file_calls import FileCalls
 
@@ -56,7 +57,7 @@ def place_named(home: Path | None, text: str, salt: str) -> Place | RecordPlace:
     Raises:
         MisuseError: neither a CID nor a public key nor such a name, or a path with what is no name.
     """
-    text = text.strip()  # blanks come with what is copied
+    text = pasted(text)
     try:
         return parse_name(text, salt_from(salt))
     except MisuseError:
@@ -72,7 +73,7 @@ def place_named(home: Path | None, text: str, salt: str) -> Place | RecordPlace:
 
 def named(text: str) -> str:
     """Return a place as it was typed, for a message: without the key of private content."""
-    return printable(keys_hidden(text.strip()))
+    return printable(keys_hidden(pasted(text)))
 
 
 async def found_at(calls: FileCalls, place: Place, text: str) -> Found:

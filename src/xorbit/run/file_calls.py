@@ -23,7 +23,7 @@ from xorbit.files.seal_key import SealKey
 from xorbit.files.sealed import Sealer
 from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.files.tree import Found
-from xorbit.items import Item, ItemKey, Kind, Record, record_key
+from xorbit.items import Item, ItemKey, Kind, Record, pasted, record_key
 from xorbit.pins import Order, Told
 from xorbit.run import pinning
 from xorbit.run.pinning import ImportSummary
@@ -299,7 +299,7 @@ def cid_from(name: Name) -> Cid:
     """
     match name:
         case str():
-            return parse_cid(name)
+            return parse_cid(pasted(name))
         case ItemKey():
             return Cid(Codec.RAW, name)
         case Cid():
@@ -316,7 +316,7 @@ def place_from(name: PlaceName) -> Place | RecordPlace:
     """
     match name:
         case str():
-            return parse_name(name.strip())  # blanks come with what is copied from a page
+            return parse_name(pasted(name))
         case Place() | RecordPlace():
             return name
         case Found():

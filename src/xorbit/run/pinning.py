@@ -27,7 +27,7 @@ from xorbit.files.sealed import Making
 from xorbit.files.transfer import PutSummary
 from xorbit.files.unixfs import FileNode
 from xorbit.ids import ID_BYTES, Id
-from xorbit.items import Block, Item, ItemKey, Record, key_of, record_key
+from xorbit.items import Block, Item, ItemKey, Record, key_of, pasted, record_key
 from xorbit.pins import (
     NOTHING,
     AddMembers,
@@ -79,7 +79,7 @@ def root_and_key(name: RootName, salt: bytes = b"") -> tuple[Root, SealKey | Non
     """
     if not isinstance(name, str) or KEY_MARK not in name:
         return _plain_root(name, salt), None
-    place = parse_place(name.strip())
+    place = parse_place(pasted(name))
     if salt or place.path:
         raise MisuseError(
             f"{without_key(name)}: private content has no salt, and is pinned as a whole"
@@ -88,7 +88,7 @@ def root_and_key(name: RootName, salt: bytes = b"") -> tuple[Root, SealKey | Non
 
 
 def _plain_root(name: RootName, salt: bytes) -> Root:
-    name = name.strip() if isinstance(name, str) else name  # blanks come with what is copied
+    name = pasted(name) if isinstance(name, str) else name
     if isinstance(name, str) and len(name) == 2 * ID_BYTES and _is_hex(name):
         public_key = bytes.fromhex(name)
         return Root(record_key(public_key, salt), public_key=public_key, salt=salt)

@@ -1,10 +1,16 @@
 """What is typed on the command line becomes values."""
 
+from pathlib import Path
+
 import pytest
 import typer
 
 from xorbit.cli.options import HashName, parse_size
+from xorbit.cli.places import place_named, public_key_named
+from xorbit.files.cid import Codec, Place, cid_of_block
 from xorbit.items import Kind
+from xorbit.run.file_calls import cid_from, place_from
+from xorbit.run.pinning import root_and_key
 
 
 @pytest.mark.parametrize(
@@ -38,3 +44,14 @@ def test_hash_names_stand_for_kinds() -> None:
         "blake3-256": Kind.BLOCK_BLAKE3_256,
         "sha2-256": Kind.BLOCK_SHA2_256,
     }
+
+
+def test_a_name_may_be_pasted_with_its_quotes(tmp_path: Path) -> None:
+    """Wherever a name is taken, quotes around it mean nothing."""
+    cid, key = cid_of_block(b"x", Codec.RAW), "ab" * 32
+    typed = f"\u201c{cid}\u201d"
+    assert place_named(tmp_path, typed, "") == place_from(typed) == Place(cid)
+    assert place_named(tmp_path, f"'{cid}/a'", "") == Place(cid, ("a",))
+    assert cid_from(typed) == cid
+    assert root_and_key(typed)[0].key == cid.key
+    assert public_key_named(tmp_path, f'"{key}"') == bytes.fromhex(key)
