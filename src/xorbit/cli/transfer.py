@@ -205,7 +205,9 @@ def get(
         if done.skipped:
             talk(f"{_count(done.skipped, 'symbolic link')} left out: leading out of the directory")
         files = "" if done.folders == 0 else f" in {_count(done.files, 'file')}"
-        talk(f"{human_size(done.bytes)}{files} written to {output}")
+        there = human_size(done.resumed_bytes)
+        resumed = f", going on with {there} that were there" if done.resumed_bytes else ""
+        talk(f"{human_size(done.bytes)}{files} written to {output}{resumed}")
 
 
 async def _get(
@@ -216,7 +218,7 @@ async def _get(
     skip_links: bool,
     tell: Progress | None,
 ) -> Written:
-    if not found.is_directory or not isinstance(to, Path):
+    if not isinstance(to, Path) or part != WHOLE:
         size = await calls.get_file_to(found, to, progress=tell, part=part)
         return Written(files=1, bytes=size)
     try:
@@ -231,6 +233,8 @@ def _written(done: Written) -> dict[str, object]:
         facts |= {"files": done.files, "folders": done.folders, "links": done.links}
     if done.skipped:
         facts["skipped"] = done.skipped
+    if done.resumed_bytes:
+        facts["resumed_bytes"] = done.resumed_bytes
     return facts
 
 

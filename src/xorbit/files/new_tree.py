@@ -216,6 +216,8 @@ class Written(Struct, frozen=True):
     bytes: int = 0
     skipped: int = 0
     """How many symbolic links were left out because they lead out of the folder."""
+    resumed_bytes: int = 0
+    """What of the bytes an interrupted get had left there."""
 
 
 def lone_link(root: Found) -> FormatError:
@@ -299,7 +301,7 @@ class TreeWriter:
         assert self._file is not None, "a file comes before its bytes"
         with self._writing():
             skip(self._file, size, seen, self._path)
-        self._count(size=size)
+        self._count(size=size, resumed=size)
 
     def end_file(self) -> None:
         """Write what is left of the file that was added last; raises as `write`."""
@@ -324,7 +326,13 @@ class TreeWriter:
         self._tree.keep()
 
     def _count(
-        self, files: int = 0, folders: int = 0, links: int = 0, size: int = 0, skipped: int = 0
+        self,
+        files: int = 0,
+        folders: int = 0,
+        links: int = 0,
+        size: int = 0,
+        skipped: int = 0,
+        resumed: int = 0,
     ) -> None:
         was = self.written
         self.written = Written(
@@ -333,6 +341,7 @@ class TreeWriter:
             was.links + links,
             was.bytes + size,
             was.skipped + skipped,
+            was.resumed_bytes + resumed,
         )
 
     @contextmanager

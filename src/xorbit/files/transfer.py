@@ -31,9 +31,9 @@ from xorbit.files.flow import (
     owned_tasks,
     silent,
 )
-from xorbit.files.local import NewFile, Source, open_source, read_pieces, size_left
+from xorbit.files.local import Identity, NewFile, Source, open_source, read_pieces, size_left
 from xorbit.files.local_tree import build_source, tree_bytes
-from xorbit.files.new_tree import Room
+from xorbit.files.new_tree import Room, Written
 from xorbit.files.opened import outer, private_name
 from xorbit.files.partial import Partial
 from xorbit.files.resume import OldLeaves, real_path, resuming
@@ -255,7 +255,21 @@ async def get_to_path(
     progress: Progress | None = None,
     part: Range = WHOLE,
 ) -> int:
-    """Fetch a file to a path and return its size; the path shows the whole file or what was there.
+    """Fetch a file to a path and return its size, as `write_to_path` does."""
+    written = await write_to_path(blocks, cid, path, window=window, progress=progress, part=part)
+    return written.bytes
+
+
+async def write_to_path(
+    blocks: BlocksToGet,
+    cid: Cid | Found,
+    path: Path,
+    *,
+    window: int = WINDOW_BLOCKS,
+    progress: Progress | None = None,
+    part: Range = WHOLE,
+) -> Written:
+    """Fetch a file to a path, which shows the whole file or what was there.
 
     The bytes go to a temporary file beside it. Where this is interrupted it stays for a week, and
     the same call goes on from there (`partial.py`); the error says so.
@@ -268,18 +282,26 @@ async def get_to_path(
     """
     name = cid.cid if isinstance(cid, Found) else cid
     if name.codec is Codec.RAW or await in_thread(path.is_char_device):
-        return await _get_at_once(blocks, cid, path, window, progress, part)
+        size = await _get_at_once(blocks, cid, path, window, progress, part)
+        return Written(files=1, bytes=size)
     async with resuming(await in_thread(lambda: real_path(path)), f"{name} {part}", blocks) as kept:
         file = NewFile(path, kept.whole)
+        resumed = 0
+
+        def skip(size: int, seen: Identity) -> None:
+            nonlocal resumed
+            file.skip(size, seen)
+            resumed += size
+
         try:
             await in_thread(lambda: _check_room(path, kept, cid, part))
             await in_thread(file.open)
             fetcher = Fetcher(blocks, name, window=window, nodes=kept.nodes)
-            old = OldLeaves(kept, (), file.skip) if kept.is_resumed else None
+            old = OldLeaves(kept, (), skip) if kept.is_resumed else None
             get = _Get(fetcher, cid, file.write, window, progress or silent, part, old)
             size = await get.run()
             await in_thread(file.commit)
-            return size
+            return Written(files=1, bytes=size, resumed_bytes=resumed)
         finally:
             await in_thread(file.keep)
 

@@ -36,7 +36,7 @@ from xorbit.files.local import NewFile, Source, open_source
 from xorbit.files.new_tree import TreeWriter, Written, lone_link
 from xorbit.files.partial import Partial
 from xorbit.files.resume import OldLeaves, resuming
-from xorbit.files.transfer import FileParts, PutSummary, get_to_path, put_blocks
+from xorbit.files.transfer import FileParts, PutSummary, put_blocks, write_to_path
 from xorbit.files.tree import Entry, Found, all_blocks, is_file, resolve, walk
 from xorbit.files.unixfs import FileNode
 
@@ -132,8 +132,7 @@ async def get_tree(
     if isinstance(root.node, SymbolicLink):
         raise lone_link(root)
     if is_file(root):
-        size = await get_to_path(blocks, root, path, window=window, progress=progress)
-        return Written(files=1, bytes=size)
+        return await write_to_path(blocks, root, path, window=window, progress=progress)
     async with resuming(path, str(root.cid), blocks) as kept:
         there_bytes = await in_thread(kept.bytes_there) if kept.is_resumed else 0
         writer = TreeWriter(path, kept.whole, there_bytes, skip_links=skip_links)

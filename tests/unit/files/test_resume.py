@@ -21,7 +21,7 @@ from xorbit.files.cid import Cid, Codec, cid_of_block
 from xorbit.files.opened import inner, opened
 from xorbit.files.partial import KeptNodes, Partial
 from xorbit.files.sealed import Sealer
-from xorbit.files.transfer import get_to_path, put_file
+from xorbit.files.transfer import get_to_path, put_file, write_to_path
 from xorbit.items import ItemKey
 
 CONTENT = bytes(range(256))
@@ -111,8 +111,24 @@ async def test_a_tree_goes_on_where_it_was(tmp_path: Path, window: int) -> None:
     twice += len(had & set(blocks.asked))
     assert on_disk(out) == on_disk(fresh)
     assert (written.files, written.links) == (12, 4)
+    asked = {cid: data for cid, data in shelf.held.items() if cid.key in set(blocks.asked)}
+    fetched = sum(len(data) for cid, data in asked.items() if cid.codec is Codec.RAW)
+    assert 0 < written.resumed_bytes == written.bytes - fetched
     assert twice <= 5 * (2 * window + 2)  # also the root, each time
     assert names(tmp_path) == ["fresh", "out"]
+
+
+async def test_what_was_there_of_a_file_is_counted(tmp_path: Path) -> None:
+    """It is none where nothing was interrupted."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    path = tmp_path / "file"
+    await interrupt(blocks, lambda: get_to_path(blocks, cid, path, window=1), 40)
+    done = await write_to_path(blocks, cid, path, window=1)
+    assert (done.files, done.bytes) == (1, 256)
+    assert 0 < 256 - done.resumed_bytes <= 4 * len(blocks.asked)
+    path.unlink()
+    assert (await write_to_path(blocks, cid, path)).resumed_bytes == 0
 
 
 async def test_a_part_of_a_file_goes_on_and_is_not_taken_for_another(tmp_path: Path) -> None:
