@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 
 from tests.world import Node, World
-from xorbit.config import Limits
+from xorbit.config import ANCHORS_MAX, Limits
+from xorbit.core import discovery, maintenance
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
-from xorbit.core import maintenance
 from xorbit.ids import Id, id_of
 from xorbit.items import Address, Contact
 from xorbit.wire.message import Ping
@@ -270,3 +270,36 @@ def test_an_address_that_once_was_good_is_dialled_now_and_then() -> None:
     ]
     assert 4 <= len(tried) <= 12
     assert {*tried} == {*elsewhere}
+
+
+def test_who_is_wanted_stays_connected_though_nobody_uses_it() -> None:
+    world = World()
+    one, _ = world.network(2)
+    state = one.machine.state
+    (link,) = state.links.values()
+    link.used_at, state.unused_due = -1e6, 0.0
+    one.step(jobs.ConnectionMaintenance())
+    assert not link.closing
+    assert not [e for _, _, effects in one.log for e in effects if isinstance(e, fx.Close)]
+
+
+def test_where_all_dials_of_a_round_are_taken_no_neighbour_is_dialled() -> None:
+    world = World()
+    one, other = world.network(2)
+    since = world.now
+    assert maintenance._dial_neighbours(one.machine.state, 0) == 0
+    assert dials(one, since) == []
+    assert one.knows(other)
+
+
+def test_whom_we_came_in_by_is_remembered_once_it_is_a_contact() -> None:
+    """The latest of them, and not many."""
+    world = World()
+    nodes = world.network(ANCHORS_MAX + 3)
+    state = nodes[0].machine.state
+    state.anchors.clear()
+    for node in nodes[1:]:
+        discovery._note_anchor(state, node.id)
+    assert list(state.anchors) == [node.id for node in nodes[-ANCHORS_MAX:]]
+    discovery._note_anchor(state, id_of(b"nobody"))
+    assert len(state.anchors) == ANCHORS_MAX

@@ -4,6 +4,7 @@ from tests.world import Node, World
 from xorbit.config import Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
+from xorbit.core import links
 from xorbit.core.state import Dialling
 from xorbit.ids import Guid, Id, id_of
 from xorbit.items import Address, block_key
@@ -101,3 +102,15 @@ def test_a_flood_of_strangers_pushes_no_neighbour_out() -> None:
                 stranger.connect(victim)
         world.run(2.0)
         assert all(node.id in victim.machine.state.link_of for node in nodes)
+
+
+def test_a_connection_that_is_being_closed_takes_no_place() -> None:
+    node = quiet_node(LIMITS.replace(subnet_connections_max=1))
+    for name, host in (("a", "198.51.100.1"), ("b", "10.0.0.1"), ("c", "10.0.0.2")):
+        assert opened(node, name, host) == ""
+    links.close(node.machine.state, node.machine.state.links[link("a")], "it leaves")
+    node.machine.state.effects.clear()
+    assert opened(node, "d", "10.0.0.3") == ""
+    node.step(jobs.ConnectionLost(link("b")))
+    node.step(jobs.ConnectionLost(link("c")))
+    assert opened(node, "e", "198.51.100.2") == ""
