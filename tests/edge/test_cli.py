@@ -147,7 +147,7 @@ def test_a_file_that_is_there_is_replaced_whole_or_not_at_all(
     ("words", "code", "says"),
     [
         (("get", NOBODY), 3, "nobody has it"),
-        (("get", NOBODY, "-o", "/tmp"), 2, "not a regular file"),
+        (("get", NOBODY, "-o", "/tmp"), 2, "is a folder"),
         (("get", NOBODY, "-o", ""), 2, "got nothing"),
         (("get", f" {NOBODY}\n"), 3, f"cannot get {NOBODY}: nobody has it"),
         (("get", NOBODY, "-o", "/nonexistent/x"), 2, "make it first"),

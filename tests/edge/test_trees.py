@@ -170,7 +170,7 @@ def test_files_inside_come_whole_and_in_parts(
         (("ls", "PUT/no"), 3, "has no entry"),
         (("export", "PUT", "-o", "-", "--json"), 2, "--json needs -o PATH"),
         (("import", "/nonexistent"), 2, "there is none at"),
-        (("import", __file__), 1, "expected a CAR"),
+        (("import", __file__), 1, "this is no CAR"),
     ],
 )
 def test_what_cannot_be_done_is_told(

@@ -26,6 +26,7 @@ from xorbit.cli.output import (
     held_by,
     human_size,
     progress,
+    stored,
     talk,
     warn_not_kept,
 )
@@ -100,8 +101,8 @@ def import_(
     if json:
         fact_json(_facts(done))
         return
-    nodes = held_by(done.fewest, own, " or more")
-    talk(f"{human_size(done.bytes)} in {done.blocks:,} blocks, each held by {nodes}")
+    nodes = held_by(done.fewest, own, " or more" if done.blocks > 1 else "")
+    talk(stored(done.bytes, done.blocks, nodes))
     warn_not_kept(done.not_kept)
     for cid in done.roots:
         fact(str(cid))

@@ -168,7 +168,8 @@ def tell_outcome(outcome: Mirrored | NotMirrored, json: bool) -> None:
     if json:
         fact_json(_facts(outcome))
         return
-    fetched = f"{outcome.fetched_blocks:,} blocks fetched, {human_size(outcome.fetched_bytes)}"
+    blocks = "1 block" if outcome.fetched_blocks == 1 else f"{outcome.fetched_blocks:,} blocks"
+    fetched = f"{blocks} fetched, {human_size(outcome.fetched_bytes)}"
     changed = f"{outcome.files:,} written, {outcome.removed:,} removed"
     fact(f"{outcome.seq}  {outcome.cid}  {changed}; {fetched}")
 

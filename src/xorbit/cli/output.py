@@ -141,6 +141,12 @@ def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:
     return f"1 node{more}" if len(holders) == 1 else f"{len(holders)} nodes{more}"
 
 
+def stored(size: int, blocks: int, nodes: str) -> str:
+    """Return what was put, in words: how much it is and who holds it."""
+    parts = "1 block" if blocks == 1 else f"{blocks:,} blocks, each"
+    return f"{human_size(size)} in {parts} held by {nodes}"
+
+
 def printable(text: str) -> str:
     """Return a text that a stranger wrote as one line that is safe for any terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -29,8 +29,8 @@ from xorbit.cli.output import (
     fact_json,
     finish,
     held_by,
-    human_size,
     progress,
+    stored,
     talk,
     warn_leading_out,
     warn_not_kept,
@@ -183,7 +183,7 @@ def _put_facts(put: PutSummary | None, receipt: PublishReceipt) -> dict[str, obj
 def _tell_of_receipt(put: PutSummary | None, receipt: PublishReceipt, own: Id) -> None:
     if put is not None:
         nodes = held_by(put.fewest, own, " or more" if put.blocks > 1 else "")
-        talk(f"{human_size(put.bytes)} in {put.blocks:,} blocks, each held by {nodes}: {put.cid}")
+        talk(f"{stored(put.bytes, put.blocks, nodes)}: {put.cid}")
     warn_not_kept(receipt.not_kept if put is None else put.not_kept or receipt.not_kept)
     if list(receipt.holders) == [own]:
         talk("held by this node only: it is nowhere else until other nodes join")

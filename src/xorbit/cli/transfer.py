@@ -35,6 +35,7 @@ from xorbit.cli.output import (
     held_by,
     human_size,
     progress,
+    stored,
     talk,
     warn_leading_out,
     warn_not_kept,
@@ -129,10 +130,9 @@ def put(
             }
         )
         return
-    blocks = "1 block" if summary.blocks == 1 else f"{summary.blocks:,} blocks, each"
     at_least = " or more" if summary.blocks > 1 else ""
     nodes = held_by(summary.fewest, own, at_least)
-    talk(f"{human_size(summary.bytes)} in {blocks} held by {nodes}")
+    talk(stored(summary.bytes, summary.blocks, nodes))
     warn_not_kept(summary.not_kept)
     fact(summary.name)
 

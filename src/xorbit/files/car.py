@@ -23,6 +23,7 @@ from xorbit.items import BLOCK_BYTES_MAX
 _MAP_OF_ROOTS = b"\xa2\x65roots"
 _VERSION_1 = b"\x67version\x01"
 _MAP_OF_VERSION_2 = b"\xa1\x67version\x02"
+_MAPS = (_MAP_OF_VERSION_2[0], _MAP_OF_ROOTS[0])
 _LINK = b"\xd8\x2a\x58\x25\x00"
 """Tag 42, bytes of length 37, and the zero with which a CID in DAG-CBOR begins."""
 _ARRAY_SHORT_MAX = 23
@@ -81,14 +82,7 @@ class CarReader:
         self._file = file
         self._at = 0
         self._count = 0
-        length = self._length("header")
-        if length is None:
-            raise FormatError("expected a CAR, got an empty file")
-        if length > _HEADER_BYTES_MAX:
-            raise FormatError(
-                f"expected a CAR of at most {CAR_ROOTS_MAX} roots, got something else"
-            )
-        self.roots = decode_header(self._exactly(length, "header"))
+        self.roots = self._header()
 
     def __iter__(self) -> Iterator[tuple[Cid, bytes]]:
         """Yield the blocks in the order of the file.
@@ -106,6 +100,17 @@ class CarReader:
                 raise self._too_long(where, length)
             yield _proved(self._exactly(length, where), where)
             self._count += 1
+
+    def _header(self) -> tuple[Cid, ...]:
+        length = self._length("header")
+        if length is None:
+            raise FormatError("expected a CAR, got an empty file")
+        if length > _HEADER_BYTES_MAX:
+            raise FormatError(f"expected a CAR of at most {CAR_ROOTS_MAX} roots: this is no CAR")
+        data = self._read(length)
+        if data and data[0] not in _MAPS:
+            raise FormatError(f"expected a CAR: this is no CAR, it begins with {data[:16]!r}")
+        return decode_header(self._exactly(length, "header", data))
 
     def _too_long(self, where: str, length: int) -> FormatError:
         with suppress(FormatError):  # then the place has to do
@@ -132,8 +137,7 @@ class CarReader:
                 return value
         raise FormatError(f"{what}: its length does not end within {_LENGTH_BYTES_MAX} bytes")
 
-    def _exactly(self, size: int, what: str) -> bytes:
-        data = self._read(size)
+    def _exactly(self, size: int, what: str, data: bytes = b"") -> bytes:
         while len(data) < size:
             more = self._read(size - len(data))
             if not more:

@@ -111,6 +111,11 @@ class NewFile:
         """
         try:
             self._is_device = self._path.is_char_device()
+            if self._path.is_dir():
+                raise MisuseError(
+                    f"expected a path to write to, but {self._path} is a folder: "
+                    "name the new file in it"
+                )
             if not self._is_device and self._path.exists() and not self._path.is_file():
                 raise MisuseError(
                     f"expected a path to write to, but {self._path} is not a regular file"

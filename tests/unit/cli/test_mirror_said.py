@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from xorbit.cli.mirror import _Bar, _Told, tell_outcome
+from xorbit.cli.output import stored
 from xorbit.config import MIRROR_LEFT_OUT_SHOWN_MAX
 from xorbit.files.flow import Progress
 from xorbit.files.local_tree import cid_of
@@ -25,6 +26,14 @@ def test_what_was_left_out_is_counted(capsys: pytest.CaptureFixture[str]) -> Non
     lines = said.err.splitlines()
     assert lines[0].startswith("left out of version 7: 'file 0', where something is")
     assert lines[MIRROR_LEFT_OUT_SHOWN_MAX:] == ["left out of version 7: 1,000 more"]
+
+
+def test_one_block_is_a_block(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one block nothing is said in the plural."""
+    tell_outcome(Mirrored(7, CID, 1, 0, 1, 70, 0, ()), json=False)
+    assert capsys.readouterr().out.endswith("; 1 block fetched, 70 bytes\n")
+    assert stored(70, 1, "5 nodes") == "70 bytes in 1 block held by 5 nodes"
+    assert stored(70, 2, "5 nodes or more") == "70 bytes in 2 blocks, each held by 5 nodes or more"
 
 
 @pytest.mark.parametrize(("at", "stays"), [(0, "stays empty"), (6, "stays at version 6")])

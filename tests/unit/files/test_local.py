@@ -141,8 +141,8 @@ def test_symbolic_link_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("", MisuseError, "is not a regular file"),
-        ("/", MisuseError, "is not a regular file"),
+        ("", MisuseError, "is a folder: name the new file in it"),
+        ("/", MisuseError, "is a folder"),
         ("fifo", MisuseError, "is not a regular file"),
         ("missing/file", MisuseError, "no folder .*make it first"),
         ("plain/file", MisuseError, "no folder .*make it first"),
