@@ -236,7 +236,7 @@ def test_an_end_at_once_leaves_a_terminal_tidy(
 ) -> None:
     """The cursor is back and no half bar stays; what a pipe's reader has shown is not wiped."""
     terminal, codes = _Terminal(), list[int]()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "__stderr__", terminal)
     monkeypatch.setattr(os, "_exit", codes.append)
     leave(code)
     assert (codes, terminal.getvalue()) == ([code], left)
