@@ -298,6 +298,17 @@ def test_whoever_reads_may_have_enough(nodes: list[NodeProcess], tmp_path: Path)
     assert (process.returncode, err) == (141, b"")
 
 
+@pytest.mark.parametrize("words", ["--help", "put --help", "--version", ""])
+def test_nobody_may_read_the_help(words: str) -> None:
+    """Help that nobody reads to its end ends as any other command does, silently."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*XORBIT, *words.split()]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.usefixtures("closable_terminal")
 @pytest.mark.parametrize(
     ("number", "code"),

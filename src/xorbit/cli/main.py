@@ -98,7 +98,8 @@ def main() -> None:
     """Run the command line of this process, and exit."""
     _open_standard_streams()
     code = execute(sys.argv[1:])
-    sys.exit(code if _written() else code or ExitCode.FAILED)
+    written = _written()
+    sys.exit(code or written)
 
 
 def _open_standard_streams() -> None:
@@ -110,14 +111,14 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
-def _written() -> bool:
+def _written() -> ExitCode:
     """Write what is left for stdout; where that cannot be, spare the interpreter from trying."""
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+        return ExitCode.PIPE_CLOSED if isinstance(error, BrokenPipeError) else ExitCode.FAILED
+    return ExitCode.DONE
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -130,6 +131,10 @@ def execute(arguments: Sequence[str]) -> int:
         return _tell_misuse(error)
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return ExitCode.PIPE_CLOSED  # help is printed by a library that ends so
     except Exception as error:  # noqa: BLE001 - the last place that can tell the user
         return _tell(error)
 
