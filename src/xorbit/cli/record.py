@@ -149,9 +149,10 @@ def publish(
 
 
 async def _put(calls: FileCalls, tree: Path, hash: HashName) -> PutSummary:
-    await in_thread(lambda: warn_leading_out(tree))
     with progress("put") as tell:
-        return await calls.put_tree(tree, kind=hash.kind, progress=tell)
+        summary = await calls.put_tree(tree, kind=hash.kind, progress=tell)
+    await in_thread(lambda: warn_leading_out(tree))
+    return summary
 
 
 def _receipt_facts(receipt: PublishReceipt) -> dict[str, object]:

@@ -44,7 +44,7 @@ from xorbit.cli.places import Facts, Salt, found_at, named, place_named
 from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import LeadsOutError, MisuseError
 from xorbit.files.cid import Place
-from xorbit.files.flow import Progress, in_thread
+from xorbit.files.flow import Progress
 from xorbit.files.local import Source
 from xorbit.files.local_tree import cid_of
 from xorbit.files.new_tree import Written
@@ -106,8 +106,6 @@ def put(
         ):
             own = (await calls.status()).id
             source = _source(path)
-            if isinstance(source, Path):
-                await in_thread(lambda: warn_leading_out(source))
             with progress("put") as tell:
                 if isinstance(source, Path):
                     putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
@@ -116,6 +114,8 @@ def put(
                 return await putting, own
 
     summary, own = finish(work(), at_once=may_wait(path))
+    if path != STANDARD_STREAM:
+        warn_leading_out(Path(path))
     if json:
         fact_json(
             {
