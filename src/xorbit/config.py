@@ -449,7 +449,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     bootstrap_retry_s_max: float = 60.0
     heard_max: int = 4_096
     """Contacts only heard of that lookups may begin at."""
-    survey_s_min: float = 8.0
+    survey_s_min: float = 5.0
     """How soon the survey of the keyspace asks its next question; doubled after each round that
     has found few more."""
     survey_s_max: float = 60.0

@@ -5,8 +5,8 @@ No I/O; see work.py for how a work lives.
 
 from collections.abc import Iterable
 
+from xorbit.core import dials, links
 from xorbit.core import effect as fx
-from xorbit.core import links
 from xorbit.core.effect import Finish
 from xorbit.core.state import Answer, DialEnded, NoAnswer, State, Work
 from xorbit.ids import Guid, Id
@@ -65,7 +65,7 @@ class ConnectWork(Work):
         if self._expected is not None and self._expected in state.link_of:
             self._finish(state, fx.Connected(self._expected))
         else:
-            links.dial(state, self._addresses, self._expected, self.guid)
+            dials.dial(state, self._addresses, self._expected, self.guid)
 
     def on_dial_ended(self, state: State, ended: DialEnded) -> None:
         """Say who is there, or what happened at each address."""

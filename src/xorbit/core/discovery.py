@@ -12,8 +12,8 @@ from xorbit.config import (
     LINKS_PER_PEER_MAX,
     LOOKS_SLOWER,
 )
+from xorbit.core import dials, fingers, links, survey
 from xorbit.core import effect as fx
-from xorbit.core import fingers, links, survey
 from xorbit.core.addresses import (
     dialable_addresses,
     is_ours,
@@ -46,11 +46,11 @@ def handle_ping(state: State, link: Link, ping: Ping) -> Pong:
     addresses = tuple(address for address in seen if not is_ours(state, address))
     if addresses and link.peer not in state.table and link.peer not in state.dial_of:
         if link.peer not in state.possibles and len(state.possibles) >= state.limits.possibles_max:
-            links.forget_possible(state, next(iter(state.possibles)))
+            dials.forget_possible(state, next(iter(state.possibles)))
         state.possibles[link.peer] = Contact(link.peer, addresses)
         back = state.dial_backs.get(link.peer)
         if (back is None or back.due <= state.now) and _is_neighbour(state, link.peer):
-            links.dial(state, addresses, link.peer)
+            dials.dial(state, addresses, link.peer)
     return Pong(link.address, in_scope(dialable_addresses(state), link.address.host))
 
 
@@ -65,7 +65,7 @@ def _is_neighbour(state: State, peer: Id) -> bool:
 def greet(state: State, link: Link) -> None:
     """Welcome a new connection: refuse one too many, tell a peer that we dialled who we are."""
     if link.dialled:
-        links.forget_possible(state, link.peer)
+        dials.forget_possible(state, link.peer)
         note_known(state, link.address)
     else:
         note_dialled(state, link)
@@ -156,7 +156,7 @@ class JoinWork(Work):
             return
         for address in self._addresses[:DIALS_PER_BOOTSTRAP_MAX]:
             self._dialling += 1
-            links.dial(state, (address,), None, self.guid)
+            dials.dial(state, (address,), None, self.guid)
         if not self._dialling:
             self._finish(state, fx.Joined(len(state.table)))
 

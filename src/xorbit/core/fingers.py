@@ -6,7 +6,7 @@ not equal"); who comes back is dialled, and enters the table by that proof only.
 """
 
 from xorbit.config import FINGER_ROUNDS_SLOWER
-from xorbit.core import links
+from xorbit.core import dials, links
 from xorbit.core.addresses import is_ours
 from xorbit.core.state import Answer, DialEnded, Link, NoAnswer, State, Work
 from xorbit.core.status import FingerStatus
@@ -118,7 +118,7 @@ class FingerWork(Work):
                 if is_literal(address) and not is_ours(state, address)
             )
             if addresses:
-                links.dial(state, addresses, contact.id, self.guid)
+                dials.dial(state, addresses, contact.id, self.guid)
                 return
         state.end_work(self)
 

@@ -8,8 +8,9 @@ time (RFC 6298), but for a request that the peer passes on. Works are told of an
 """
 
 from xorbit.config import BACKOFF_MAX, PATIENCE_PER_HOP
+from xorbit.core import dials
 from xorbit.core.addresses import is_ours, note_own_forms
-from xorbit.core.effect import Close, Dial, HoldRequests, ReleaseRequests, Send
+from xorbit.core.effect import Close, HoldRequests, ReleaseRequests, Send
 from xorbit.core.job import (
     ConnectionLost,
     ConnectionOpened,
@@ -20,9 +21,7 @@ from xorbit.core.job import (
 from xorbit.core.scope import subnet_of, within_scope
 from xorbit.core.state import (
     Answer,
-    DialBack,
     DialEnded,
-    Dialling,
     InWorker,
     Link,
     NoAnswer,
@@ -50,7 +49,6 @@ from xorbit.wire.message import (
 
 ANOTHER_QUESTION = "an answer to another question"
 OWN_REVOKED = "the network's operator has revoked this very node: nobody lets it in any more"
-TOO_MANY_DIALS = "not dialled: too many others wait to be"
 
 # --- Our requests -------------------------------------------------------------------------------
 
@@ -76,9 +74,9 @@ def request(
     elif to.id in state.revoked:
         _fail(state, worker, to.id, "the network's operator has revoked it")
     elif (addresses := _dialable(state, to.addresses)) and not state.stopping:
-        dialling = dial(state, addresses, to.id, greets=greets)
+        dialling = dials.dial(state, addresses, to.id, greets=greets)
         if dialling is None:
-            _fail(state, worker, to.id, TOO_MANY_DIALS)
+            _fail(state, worker, to.id, dials.TOO_MANY_DIALS)
         elif len(dialling.waiting) < state.limits.waiting_requests_max:
             dialling.waiting.append(worker)
         else:
@@ -354,48 +352,6 @@ def respond(state: State, connection: Guid, guid: Guid, response: Response) -> N
 # --- Connections ----------------------------------------------------------------------------------
 
 
-def dial(
-    state: State,
-    addresses: tuple[Address, ...],
-    expected: Id | None,
-    work: Guid | None = None,
-    *,
-    greets: bool = True,
-) -> Dialling | None:
-    """Open a connection, or join the dial to that id that is under way; tell `work` how it ends.
-
-    None when too many dials wait already.
-    """
-    under_way = None if expected is None else state.dial_of.get(expected)
-    if under_way is not None:
-        dialling = state.dials[under_way]
-    elif len(state.dials_waiting) < state.limits.dials_waiting_max:
-        dialling = _new_dial(state, addresses, expected)
-    else:
-        dialling = None
-    if dialling is not None:
-        dialling.greets |= greets
-    if work is not None and dialling is not None:
-        dialling.works.append(work)
-    elif work is not None:
-        tried = tuple((address, TOO_MANY_DIALS) for address in addresses)
-        failure = DialFailed(state.new_guid(), tried)
-        state.deliveries.append(DialEnded(work, None, failure))
-    return dialling
-
-
-def _new_dial(state: State, addresses: tuple[Address, ...], expected: Id | None) -> Dialling:
-    dialling = Dialling(state.new_guid(), addresses, expected)
-    state.dials[dialling.guid] = dialling
-    if expected is not None:
-        state.dial_of[expected] = dialling.guid
-    if len(state.dials) - len(state.dials_waiting) <= state.limits.dials_max:
-        state.emit(Dial(dialling.guid, addresses, expected))
-    else:
-        state.dials_waiting.append(dialling.guid)
-    return dialling
-
-
 def handle_opened(state: State, job: ConnectionOpened) -> Link:
     """Take a new connection in, and let its requests be served."""
     link = Link(
@@ -411,7 +367,7 @@ def handle_opened(state: State, job: ConnectionOpened) -> Link:
     state.links[link.guid] = link
     _count_crowd(state, link, 1)
     state.emit(ReleaseRequests(link.guid))
-    dialling = _end_dial(state, job.dial) if job.dial else None
+    dialling = dials.end(state, job.dial) if job.dial else None
     if dialling is not None:
         link.greets &= dialling.greets
         state.table.proved(job.peer, job.address, state.now)
@@ -429,11 +385,11 @@ def handle_opened(state: State, job: ConnectionOpened) -> Link:
 def handle_dial_failed(state: State, job: DialFailed) -> None:
     """Fail what waited for this dial; forget a contact that another id answered for."""
     note_own_forms(state, job.ours)
-    dialling = _end_dial(state, job.dial)
+    dialling = dials.end(state, job.dial)
     if dialling is None:
         return
     if dialling.expected is not None:
-        _note_unreachable(state, dialling.expected, impostor=job.impostor)
+        dials.note_unreachable(state, dialling.expected, impostor=job.impostor)
     reason = "; ".join(f"{address}: {why}" for address, why in job.tried) or "no address"
     peer = dialling.expected
     connection = None if peer is None else state.link_of.get(peer)
@@ -482,67 +438,9 @@ def distrust(state: State, peer: Id, why: str) -> None:
     state.warn("peer distrusted", f"{peer.hex()}: {why}")
     state.table.forget(peer)
     state.heard.forget(peer)
-    forget_possible(state, peer)
+    dials.forget_possible(state, peer)
     for link in [link for link in state.links.values() if link.peer == peer]:
         close(state, link, why)
-
-
-def _end_dial(state: State, guid: Guid) -> Dialling | None:
-    dialling = _drop_dial(state, guid)
-    if dialling is None:
-        return None
-    while state.dials_waiting:
-        following = state.dials[state.dials_waiting.popleft()]
-        if _is_wanted(state, following):
-            state.emit(Dial(following.guid, following.addresses, following.expected))
-            break
-        _drop_dial(state, following.guid)
-    return dialling
-
-
-def _drop_dial(state: State, guid: Guid) -> Dialling | None:
-    dialling = state.dials.pop(guid, None)
-    if dialling is not None and dialling.expected is not None:
-        state.dial_of.pop(dialling.expected, None)
-    return dialling
-
-
-def _is_wanted(state: State, dialling: Dialling) -> bool:
-    """Return whether a work still waits for this dial; one for no work is wanted for itself."""
-    works = [*dialling.works, *(worker.work for worker in dialling.waiting)]
-    return not works or any(work in state.works for work in works)
-
-
-def _note_unreachable(state: State, peer: Id, *, impostor: bool) -> None:
-    state.heard.forget(peer)
-    if impostor:
-        state.table.forget(peer)
-    else:
-        state.table.failed(peer)
-    if peer in state.possibles:
-        _try_back_later(state, peer)
-
-
-def _try_back_later(state: State, peer: Id) -> None:
-    """Dial a possible again after a wait that grows; give up in the end unless it is connected.
-
-    An impostor's as well: who names the address of another node would else have us dial that one
-    at each Ping.
-    """
-    limits = state.limits
-    back = state.dial_backs.setdefault(peer, DialBack())
-    wait = max(limits.dial_back_s_min, back.wait_s * 2)
-    back.wait_s = min(wait, limits.dial_back_s_max)
-    back.due = state.now + state.jittered(back.wait_s)
-    back.tries += 1
-    if back.tries >= limits.dial_back_tries_max and peer not in state.link_of:
-        forget_possible(state, peer)
-
-
-def forget_possible(state: State, peer: Id) -> None:
-    """Nobody need be dialled back any more: this one has been, is a liar, or has to make room."""
-    state.possibles.pop(peer, None)
-    state.dial_backs.pop(peer, None)
 
 
 def _choose_link(state: State, link: Link) -> None:

@@ -9,7 +9,7 @@ are there, and the table is saved for our next life. No I/O.
 from math import inf
 
 from xorbit.config import DIALS_PER_ROUND_MAX, PROOFS_PER_ROUND_MAX
-from xorbit.core import announce, discovery, links
+from xorbit.core import announce, dials, discovery, links
 from xorbit.core.addresses import is_ours
 from xorbit.core.discovery import PingWork
 from xorbit.core.effect import SaveContacts
@@ -145,7 +145,7 @@ def _dial_back(state: State, count: int) -> None:
             break
     for contact in due:
         if contact.id in state.table or not _dial(state, contact):
-            links.forget_possible(state, contact.id)
+            dials.forget_possible(state, contact.id)
 
 
 def _try_a_known(state: State) -> None:
@@ -162,7 +162,7 @@ def _try_a_known(state: State) -> None:
     for address in list(state.knowns):
         if address not in connected and not is_ours(state, address):
             discovery.note_known(state, address)  # the next time it is another's turn
-            links.dial(state, (address,), None)
+            dials.dial(state, (address,), None)
             return
 
 
@@ -184,5 +184,5 @@ def _dial(state: State, contact: Contact) -> bool:
         if is_literal(address) and not is_ours(state, address)
     )
     if addresses:
-        links.dial(state, addresses, contact.id)
+        dials.dial(state, addresses, contact.id)
     return bool(addresses)

@@ -5,7 +5,7 @@ after; nothing that it asks is answered, and it is no contact. Where the list co
 the operator signed it, is seen to elsewhere (run/revoked.py). No I/O.
 """
 
-from xorbit.core import links
+from xorbit.core import dials, links
 from xorbit.core.effect import Close
 from xorbit.core.job import ConnectionOpened, DialFailed, Revoked
 from xorbit.core.state import Link, State
@@ -24,7 +24,7 @@ def handle_revoked(state: State, job: Revoked) -> None:
         if peer != state.own:
             state.table.forget(peer)
             state.heard.forget(peer)
-            links.forget_possible(state, peer)
+            dials.forget_possible(state, peer)
     for link in [link for link in state.links.values() if _is_unwelcome(state, link)]:
         _leave_alone(state, link)
         links.close(state, link, REASON)

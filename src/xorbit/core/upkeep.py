@@ -8,7 +8,7 @@ again as a whole does not do everything at once. No I/O, no clock.
 
 from collections.abc import Iterable
 
-from xorbit.core import links
+from xorbit.core import dials
 from xorbit.core.state import Link, State
 from xorbit.core.sweep import Sweep, SweepWork
 from xorbit.ids import Id, distance
@@ -152,7 +152,7 @@ def _dial_the_lost(state: State) -> None:
     for peer in lost:
         entry = state.table.get(peer)
         if entry is not None and peer not in state.link_of:
-            links.dial(state, entry.contact.addresses, peer)
+            dials.dial(state, entry.contact.addresses, peer)
 
 
 def _is_usable(state: State, peer: Id) -> bool:

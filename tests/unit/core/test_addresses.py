@@ -4,9 +4,10 @@ import pytest
 
 from tests.world import Node, World
 from xorbit.config import Limits
-from xorbit.core import addresses, discovery
+from xorbit.core import addresses
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
+from xorbit.core.state import Dialling
 from xorbit.ids import Guid, id_of
 from xorbit.items import Address, Contact, make_block
 from xorbit.wire.message import FindClosest, Ping, Pong, Store
@@ -26,7 +27,7 @@ def told_by(node: Node, host: str, observed: Address, number: int = 0) -> None:
     """Let a peer, whom we dialled at this host, say where it sees us."""
     peer = id_of(f"{host} {number}".encode())
     link, dial = Guid(peer[:16]), Guid(peer[16:])
-    node.machine.state.dials[dial] = discovery.links.Dialling(dial, (), None, greets=True)
+    node.machine.state.dials[dial] = Dialling(dial, (), None, greets=True)
     node.step(jobs.ConnectionOpened(link, peer, Address(host, 4000), dial))
     (ping,) = [
         effect.envelope
