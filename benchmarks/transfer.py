@@ -21,10 +21,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
-from time import perf_counter
+from time import perf_counter, sleep
 
 from msgspec import Struct
 
@@ -40,6 +40,8 @@ from xorbit.run.tls import client_context, server_context
 
 NETWORK = "benchmark of transfers"
 MB = 1_000_000
+LOOK_S = 0.02
+"""How often it is looked how much memory a command has."""
 MEMORY_MB_MAX = 200.0
 """What a client may have resident at most, whatever it moves."""
 CEILING_BLOCKS = 2_048
@@ -124,7 +126,7 @@ def _run(words: list[str]) -> Ran:
     began = perf_counter()
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
         process = subprocess.Popen(words, stdout=said, stderr=complained)
-        _, status, usage = os.wait4(process.pid, 0)
+        status, peak = _wait(process.pid)
         seconds = perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for
         for file in (said, complained):
@@ -132,7 +134,24 @@ def _run(words: list[str]) -> Ran:
         if process.returncode:
             raise RuntimeError(f"{' '.join(words)}: {complained.read().decode()}")
         lines = said.read().decode().splitlines()
-    return Ran(lines[-1] if lines else "", seconds, usage.ru_maxrss * 1_024 / MB)
+    return Ran(lines[-1] if lines else "", seconds, peak / MB)
+
+
+def _wait(pid: int) -> tuple[int, int]:
+    """Wait for a process; return its status, and the most memory that it had, in bytes.
+
+    Not what `wait4` tells: that counts what its parent had when it was forked.
+    """
+    peak = 0
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status, peak
+        with suppress(OSError):  # it is ending just now
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            high = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
+            peak = max(peak, int(high.split()[1]) * 1_024)
+        sleep(LOOK_S)
 
 
 class Client:

@@ -25,6 +25,7 @@ from tests.sim.stories import (
     wrong,
 )
 from xorbit.core import (
+    dials,
     discovery,
     follow,
     followers,
@@ -126,7 +127,7 @@ def never_free_an_out_worker(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_release_a_dial(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(links, "_drop_dial", lambda a_state, guid: a_state.dials.get(guid))
+    patch.setattr(dials, "_drop", lambda a_state, guid: a_state.dials.get(guid))
 
 
 def lose_timers(patch: pytest.MonkeyPatch) -> None:

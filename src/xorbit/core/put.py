@@ -198,8 +198,10 @@ class PutWork(Work):
     def _find_takers(self, state: State) -> None:
         """Look for the closest nodes, unless the table knows all who are as close."""
         limits = state.limits
-        if self._cas is None and around_us(state).holds(self._key.id, limits.replicas):
+        sure = state.joined and self._cas is None
+        if sure and around_us(state).holds(self._key.id, limits.replicas):
             known = state.table.closest(self._key.id, limits.closest_count)
+            self._may_widen = len(known) >= limits.replicas  # else there is nobody else
             self._others = self._takers(state, known)
             self._go_on(state)
         else:
