@@ -457,7 +457,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """When a node that has just joined looks for its neighbours again; three times as long after
     each time."""
     look_around_s_max: float = 60.0
-    finger_check_s_min: float = 2.0
+    finger_check_s_min: float = 1.0
     """How soon after joining the fingers are checked; four times as long after each
     round of them."""
     finger_check_s_max: float = 60.0
