@@ -66,7 +66,7 @@ PATHS_PER_START = 6
 SPARSE = 1.6
 """Those found so many times as far as our own density makes likely may be liars only."""
 ANCHORS_MAX = 4
-"""So many of the nodes that our user gave us are asked in each look around."""
+"""So many of the nodes by which we came in are asked in each look around."""
 LOOKS_SLOWER = 3
 """So many times as long is the wait after each look around."""
 LINKS_PER_PEER_MAX = 4

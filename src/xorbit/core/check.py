@@ -4,6 +4,9 @@ Asserted after every step in tests and simulation. Nothing here changes anything
 bug of the core, never of a peer.
 """
 
+from collections import Counter
+
+from xorbit.core.scope import subnet_of
 from xorbit.core.serve import RelayWork
 from xorbit.core.state import Link, State
 
@@ -64,7 +67,9 @@ def _check_names(state: State) -> None:
         _promise(dialling is not None and dialling.expected == peer, "dial_of names its dial")
     for dial in state.dials_waiting:
         _promise(dial in state.dials, "a waiting dial is a dial")
-    _promise(sum(state.crowds.values()) <= len(state.links), "a subnet counts its connections")
+    subnets = (subnet_of(link.address.host) for link in state.links.values())
+    counted = Counter(subnet for subnet in subnets if subnet is not None)
+    _promise(state.crowds == counted, "each public subnet counts its connections")
     usable = {link.peer for link in state.links.values() if not link.closing}
     _promise(usable == set(state.link_of), "every connected peer can be asked")
 

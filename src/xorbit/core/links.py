@@ -438,6 +438,7 @@ def distrust(state: State, peer: Id, why: str) -> None:
     state.warn("peer distrusted", f"{peer.hex()}: {why}")
     state.table.forget(peer)
     state.heard.forget(peer)
+    state.anchors.pop(peer, None)
     dials.forget_possible(state, peer)
     for link in [link for link in state.links.values() if link.peer == peer]:
         close(state, link, why)

@@ -375,7 +375,8 @@ class State:
     """The sequence number of our connection item; 0 before there is one."""
     knowns: dict[Address, None] = field(default_factory=dict[Address, None])
     anchors: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
-    """Nodes at addresses that our user gave us: liars had no say in these."""
+    """By whom we came in: at addresses that our user gave us, or that had been good before we had
+    lost everybody. Liars had less of a say in these than in whom they name."""
     possibles: dict[Id, Contact] = field(default_factory=dict[Id, Contact])
     revoked: frozenset[Id] = frozenset()
     """Whom the operator of our network has turned out; asked for membership only."""

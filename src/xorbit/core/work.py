@@ -104,7 +104,7 @@ def _is_sparse(state: State, lookup: Lookup) -> bool:
 def wide_starts(state: State, target: Id) -> list[Contact]:
     """Return where a lookup begins that must not be led astray: with whom we have proved ourselves.
 
-    Whom our user gave us, somebody by chance of each of the farthest buckets, and of another target
+    By whom we came in, somebody by chance of each of the farthest buckets, and of another target
     than ourselves the closest of the table: liars choose how close they claim to be to a point, not
     whom we know.
     """

@@ -113,7 +113,7 @@ class Judge:
     # --- What must be so in the end ---------------------------------------------------------------
 
     def ended(self) -> list[str]:
-        """Return what else is wrong, a minute after `note_under_way`."""
+        """Return what else is wrong, some time after `note_under_way`."""
         rules: tuple[Rule, ...] = (
             self._endless,
             self._overdue,

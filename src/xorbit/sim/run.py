@@ -291,7 +291,7 @@ class Simulation:
                 self.world.clock.after(READS_AT_ONCE_S * self._rng.random(), read, key)
             self.judge.ask_for_the_closest(READS_AT_ONCE_S)
             self.world.clock.run(READS_AT_ONCE_S)
-            if not again:  # so that a minute is left until the end
+            if not again:  # what is still under way at the end never ends
                 self.judge.note_under_way()
             faults = self._wait_for_the_end(missing)
             if not (missing or faults):

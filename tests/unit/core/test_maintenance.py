@@ -6,7 +6,7 @@ import pytest
 
 from tests.world import Node, World
 from xorbit.config import ANCHORS_MAX, Limits
-from xorbit.core import discovery, maintenance
+from xorbit.core import discovery, links, maintenance
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.ids import Id, id_of
@@ -303,3 +303,12 @@ def test_whom_we_came_in_by_is_remembered_once_it_is_a_contact() -> None:
     assert list(state.anchors) == [node.id for node in nodes[-ANCHORS_MAX:]]
     discovery._note_anchor(state, id_of(b"nobody"))
     assert len(state.anchors) == ANCHORS_MAX
+
+
+def test_who_is_found_to_lie_is_asked_for_no_way_any_more() -> None:
+    world = World()
+    one, other = world.network(2)
+    state = one.machine.state
+    state.anchors[other.id] = other.contact
+    links.distrust(state, other.id, "it lied")
+    assert other.id not in state.anchors
