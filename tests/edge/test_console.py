@@ -200,13 +200,19 @@ async def answer(node: Node, line: str) -> str:
 
 
 def test_a_console_ends_with_its_node(tmp_path: Path) -> None:
-    """`stop` ends the node, and the console says that it is gone."""
+    """`stop` ends the node; a console that was open all the while says that it is gone."""
     with NodeProcess(tmp_path) as node:
-        code, out, err = typed(node, "stop", "status")
-        assert "stopping" in out
-        assert code == 1
-        assert "stopped" in err
-        assert node.ended() == 0
+        command = [*XORBIT, "console", "--home", str(node.home)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as console:
+            assert console.stdin is not None
+            console.stdin.write(b"stop\n")
+            console.stdin.flush()
+            assert node.ended() == 0
+            out, err = console.communicate(b"status\n", WITHIN_S)
+        assert b"stopping" in out
+        assert console.returncode == 1
+        assert b"stopped" in err
     code, _, err = typed(node, "status")
     assert code == 4
     assert "no node runs on" in err
