@@ -47,12 +47,27 @@ def test_put_and_get_tell_their_facts_as_json(
     file.write_bytes(bytes(100_000))
     put = xorbit("put", file, "--home", nodes[0].home, "--json")
     facts = put.json
-    assert set(facts) == {"cid", "bytes", "blocks", "holders", "holders_min", "not_kept"}
+    known = {"cid", "bytes", "blocks", "holders", "holders_min", "held_before", "not_kept"}
+    assert set(facts) == known
     assert (facts["bytes"], facts["blocks"], facts["holders_min"]) == (100_000, 3, 3)
     assert set(facts["holders"]) == {node.id for node in nodes}
     assert put.err == ""
     get = xorbit("get", facts["cid"], "-o", out, "--home", nodes[1].home, "--json")
     assert get.json == {"cid": facts["cid"], "bytes": 100_000, "path": str(out)}
+
+
+def test_a_put_says_how_much_was_there_already(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """Whoever puts again, or goes on with a put that was interrupted, sees what is not sent."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(100_000))
+    first = xorbit("put", file, "--home", nodes[0].home)
+    assert "already" not in first.err
+    for node in nodes[:2]:
+        assert "(2 were there already)" in xorbit("put", file, "--home", node.home).err
+    again = xorbit("put", file, "--home", nodes[2].home, "--json")
+    assert again.json["held_before"] == 2  # not the root, which is sent as quickly as asked for
 
 
 def test_cid_gives_the_name_that_put_gives(

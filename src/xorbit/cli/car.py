@@ -102,7 +102,7 @@ def import_(
         fact_json(_facts(done))
         return
     nodes = held_by(done.fewest, own, " or more" if done.blocks > 1 else "")
-    talk(stored(done.bytes, done.blocks, nodes))
+    talk(stored(done.bytes, done.blocks, nodes, done.held_before))
     warn_not_kept(done.not_kept)
     for cid in done.roots:
         fact(str(cid))
@@ -114,5 +114,6 @@ def _facts(done: ImportSummary) -> dict[str, object]:
         "bytes": done.bytes,
         "blocks": done.blocks,
         "holders_min": done.holders_min,
+        "held_before": done.held_before,
         "not_kept": done.not_kept,
     }

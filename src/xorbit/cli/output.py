@@ -141,10 +141,11 @@ def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:
     return f"1 node{more}" if len(holders) == 1 else f"{len(holders)} nodes{more}"
 
 
-def stored(size: int, blocks: int, nodes: str) -> str:
-    """Return what was put, in words: how much it is and who holds it."""
+def stored(size: int, blocks: int, nodes: str, held_before: int = 0) -> str:
+    """Return what was put, in words: how much it is, who holds it, and what was there already."""
     parts = "1 block" if blocks == 1 else f"{blocks:,} blocks, each"
-    return f"{human_size(size)} in {parts} held by {nodes}"
+    there = f" ({held_before:,} were there already)" if held_before else ""
+    return f"{human_size(size)} in {parts} held by {nodes}{there}"
 
 
 def printable(text: str) -> str:

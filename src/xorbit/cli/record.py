@@ -177,6 +177,7 @@ def _put_facts(put: PutSummary | None, receipt: PublishReceipt) -> dict[str, obj
         "bytes": put.bytes,
         "blocks": put.blocks,
         "holders_min": put.holders_min,
+        "held_before": put.held_before,
         "not_kept": put.not_kept or receipt.not_kept,
     }
 
@@ -184,7 +185,7 @@ def _put_facts(put: PutSummary | None, receipt: PublishReceipt) -> dict[str, obj
 def _tell_of_receipt(put: PutSummary | None, receipt: PublishReceipt, own: Id) -> None:
     if put is not None:
         nodes = held_by(put.fewest, own, " or more" if put.blocks > 1 else "")
-        talk(f"{stored(put.bytes, put.blocks, nodes)}: {put.cid}")
+        talk(f"{stored(put.bytes, put.blocks, nodes, put.held_before)}: {put.cid}")
     warn_not_kept(receipt.not_kept if put is None else put.not_kept or receipt.not_kept)
     if list(receipt.holders) == [own]:
         talk("held by this node only: it is nowhere else until other nodes join")

@@ -125,6 +125,7 @@ def put(
                 "blocks": summary.blocks,
                 "holders": [holder.hex() for holder in summary.holders],
                 "holders_min": summary.holders_min,
+                "held_before": summary.held_before,
                 "not_kept": summary.not_kept,
                 **recorder.facts(),
             }
@@ -132,7 +133,7 @@ def put(
         return
     at_least = " or more" if summary.blocks > 1 else ""
     nodes = held_by(summary.fewest, own, at_least)
-    talk(stored(summary.bytes, summary.blocks, nodes))
+    talk(stored(summary.bytes, summary.blocks, nodes, summary.held_before))
     warn_not_kept(summary.not_kept)
     fact(summary.name)
 

@@ -65,6 +65,7 @@ class PutWork(Work):
         "_cas",
         "_contact_of",
         "_has_looked",
+        "_held_before",
         "_is_stale",
         "_item",
         "_keep",
@@ -101,7 +102,9 @@ class PutWork(Work):
         super().__init__(guid, deadline)
         self._look_first = look_first and key.kind in BLOCK_KINDS
         self._has_looked = False
-        """Whether somebody has said that it has the item already."""
+        """Whether somebody has the item by now, and so others may have it too."""
+        self._held_before = False
+        """Whether somebody has said that it need not be sent."""
         self._key = key
         self._item = item
         self._cas = cas
@@ -325,8 +328,9 @@ class PutWork(Work):
                 del self._slow_at[answer.guid]
                 taker = self._contact_of[self._storing.pop(answer.guid)]
                 self._request(state, taker, look=False)
-            case _:  # Stored, or nothing missing: links.py lets no other answer through
+            case said:  # Stored, or nothing missing: links.py lets no other answer through
                 self._has_looked = True
+                self._held_before = self._held_before or isinstance(said, Missing)
                 self._note(answer.guid, "stored")
 
     def _note_refused(self, store: Guid, code: str, reason: str, newer: Item | None) -> None:
@@ -413,7 +417,8 @@ class PutWork(Work):
         newer = self._newer
         if self._cas is None:
             won = bool(self._stored()) and newer is None
-            return fx.PutDone(receipts, newer, won, self._not_kept)
+            held_before = self._held_before
+            return fx.PutDone(receipts, newer, won, self._not_kept, held_before=held_before)
         votes = self._votes(state)
         # Readers end with the greatest version, however few hold it.
         above_ours = newer is not None and version(newer) > version(self._item)

@@ -42,6 +42,11 @@ class PutReceipt(Protocol):
         """Why it is not pinned here; "" where it is."""
         ...
 
+    @property
+    def held_before(self) -> bool:
+        """Whether a node had it already, so that it was not sent there."""
+        ...
+
 
 class BlocksToGet(Protocol):
     """Where blocks come from: a node, or a fake."""

@@ -63,6 +63,8 @@ class PutSummary(Struct, frozen=True):
     """The nodes that hold the block that the fewest hold."""
     seal: SealKey | None = None
     """Of private content: what opens it."""
+    held_before: int = 0
+    """How many of the blocks, among those of 1 KiB and more, the network had already."""
 
     @property
     def name(self) -> str:
@@ -167,6 +169,7 @@ class _Put:
         self._count = 0
         self._fewest: tuple[Id, ...] = ()
         self._not_kept = ""
+        self._held_before = 0
 
     async def run(self, made: Iterator[tuple[Cid, bytes]]) -> PutSummary:
         last: tuple[Cid, asyncio.Task[tuple[Id, ...]]] | None = None
@@ -178,12 +181,19 @@ class _Put:
                     last = cid, tasks.create_task(self._put(cid, data))
         assert last is not None, "everything has a root"
         root, stored = last
-        holders = stored.result()
-        fewest, not_kept = self._fewest, self._not_kept
-        least = len(fewest)
         seal = self._making.key_of(root) if isinstance(self._making, Sealer) else None
         cid = outer(root, seal)
-        return PutSummary(cid, self._done, self._count, holders, least, not_kept, fewest, seal)
+        return PutSummary(
+            cid=cid,
+            bytes=self._done,
+            blocks=self._count,
+            holders=stored.result(),
+            holders_min=len(self._fewest),
+            not_kept=self._not_kept,
+            fewest=self._fewest,
+            seal=seal,
+            held_before=self._held_before,
+        )
 
     async def _put(self, cid: Cid, data: bytes) -> tuple[Id, ...]:
         try:
@@ -194,6 +204,7 @@ class _Put:
         held = receipt.holders
         self._fewest = min(held, self._fewest, key=len) if self._count else held
         self._not_kept = self._not_kept or receipt.not_kept
+        self._held_before += receipt.held_before
         self._count += 1
         if cid.codec is Codec.RAW:
             self._done += content_bytes(len(data), self._making)

@@ -60,6 +60,9 @@ class PutReceipt(Struct, frozen=True):
     receipts: tuple[Receipt, ...]
     not_kept: str = ""
     """Why it is not kept and refreshed from here; "" where it is."""
+    held_before: bool = False
+    """Whether a node had it already, so that it was not sent there. Blocks of less than 1 KiB are
+    sent without asking, and never say so."""
 
     def __repr__(self) -> str:
         """Show the name and how many hold it; the fields have the rest."""

@@ -97,8 +97,8 @@ class LocalCalls(Calls):
         job = jobs.Store(self._driver.new_guid(), key, block, look_first=look_first)
         outcome = await self._call(job)
         match outcome:
-            case PutDone(receipts, not_kept=not_kept):
-                receipt = PutReceipt(key, receipts, not_kept)
+            case PutDone(receipts, not_kept=not_kept, held_before=held_before):
+                receipt = PutReceipt(key, receipts, not_kept, held_before)
                 if not receipt.holders:
                     raise self._not_stored(receipts)
                 return receipt

@@ -184,6 +184,8 @@ class ImportSummary(Struct, frozen=True):
     fewest: tuple[Id, ...]
     not_kept: str = ""
     """Why it is not kept and refreshed from here; "" where it is."""
+    held_before: int = 0
+    """How many of the blocks, among those of 1 KiB and more, the network had already."""
 
 
 async def import_car(
@@ -200,7 +202,13 @@ async def import_car(
         for cid in roots:
             await pin(pins, root_from(cid))
     return ImportSummary(
-        roots, done.bytes, done.blocks, done.holders_min, done.fewest, done.not_kept
+        roots=roots,
+        bytes=done.bytes,
+        blocks=done.blocks,
+        holders_min=done.holders_min,
+        fewest=done.fewest,
+        not_kept=done.not_kept,
+        held_before=done.held_before,
     )
 
 

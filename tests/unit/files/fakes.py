@@ -54,6 +54,7 @@ def names(folder: Path) -> list[str]:
 class Receipt(Struct, frozen=True):
     holders: tuple[Id, ...]
     not_kept: str = ""
+    held_before: bool = False
 
 
 class FakeBlocks:
