@@ -20,14 +20,15 @@ import msgspec
 from xorbit.sim.run import Result, Simulation, Tell
 from xorbit.sim.trial import Trial
 
-NODE_BYTES = 1_200_000
+NODE_BYTES = 800_000
 """What a node of a large network needs, roughly: two such networks may not fit side by side."""
 MEMORY_SHARE = 0.85
 """How much of this machine's memory may be taken."""
 LARGE_PAGES = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Has glibc (2.35 and later) ask Linux for huge pages: gigabytes of small objects all over the heap
-miss the TLB at every step else (10,000 nodes: a fifth of the time). Read when Python starts."""
-LARGE_NODES_MIN = 2_000
+miss the TLB at every step else (1,000 nodes: a tenth of the time, 10,000: a fifth). Read when
+Python starts."""
+LARGE_NODES_MIN = 500
 """From here on a single run is worth starting Python once more."""
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1_024
 

@@ -33,9 +33,10 @@ SLICES = 10
 """In so many pieces a phase is run, so that somebody can be told how far it has come."""
 HEAL_S = 120.0
 """How long after the last fault all must be well again."""
-READ_S = 90.0
-"""How long the last reading of everything may take."""
-READS_AT_ONCE_S = 20.0
+ENDS_WITHIN_S = 25.0
+"""How long readers may take in the end, after the last one has begun."""
+READINGS = 2
+"""How often everything may be read in the end."""
 LOOKS_AT_THE_END = 5
 """How often it is seen whether all has come to its end, before that time is over."""
 BESIEGERS_AT_BITS = 240
@@ -125,7 +126,8 @@ class Simulation:
         return self._result(lost, excused)
 
     def _live(self, tell: Tell) -> None:
-        whole = sum(phase.seconds for phase in self.scenario.phases) + READ_S
+        reading_s = READINGS * (self.scenario.read_s + ENDS_WITHIN_S)
+        whole = sum(phase.seconds for phase in self.scenario.phases) + reading_s
         for phase in self.scenario.phases:
             self._begin(phase)
             before = self._sent()
@@ -135,7 +137,7 @@ class Simulation:
             if _is_quiet(phase):
                 self._measure_traffic(before, phase.seconds)
             self._end(phase)
-        tell("healing and reading everything", 1 - READ_S / whole)
+        tell("healing and reading everything", 1 - reading_s / whole)
         self._heal()
 
     def _heal(self) -> None:
@@ -286,12 +288,13 @@ class Simulation:
             if node is not None:
                 self.load.get_at(node, key, done)
 
-        for again in (False, True):  # one reader may be unlucky: what it misses another reads
+        spread_s = self.scenario.read_s
+        for reading in range(READINGS):  # one reader may be unlucky: what it misses another reads
             for key in list(missing):
-                self.world.clock.after(READS_AT_ONCE_S * self._rng.random(), read, key)
-            self.judge.ask_for_the_closest(READS_AT_ONCE_S)
-            self.world.clock.run(READS_AT_ONCE_S)
-            if not again:  # what is still under way at the end never ends
+                self.world.clock.after(spread_s * self._rng.random(), read, key)
+            self.judge.ask_for_the_closest(spread_s)
+            self.world.clock.run(spread_s)
+            if not reading:  # what is still under way at the end never ends
                 self.judge.note_under_way()
             faults = self._wait_for_the_end(missing)
             if not (missing or faults):
@@ -305,7 +308,7 @@ class Simulation:
         """Let the readers come to an end; return what is wrong when their time is over."""
         faults: list[str] = []
         for _ in range(LOOKS_AT_THE_END):
-            self.world.clock.run((READ_S / 2 - READS_AT_ONCE_S) / LOOKS_AT_THE_END)
+            self.world.clock.run(ENDS_WITHIN_S / LOOKS_AT_THE_END)
             faults = self.judge.ended()
             if not (missing or faults):
                 break

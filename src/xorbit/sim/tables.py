@@ -144,7 +144,13 @@ def _liars(plan: Plan) -> Table:
     rows = tuple(
         Row(
             (percent(share), PUBLISHED.get(share, "")),
-            Trial(scenario="plain", nodes=nodes, seed=plan.seed, liars=share, limits=plan.limits),
+            Trial(
+                scenario="collusion",
+                nodes=nodes,
+                seed=plan.seed,
+                liars=share,
+                limits=plan.limits,
+            ),
         )
         for share in LIARS
     )

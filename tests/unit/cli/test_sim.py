@@ -241,7 +241,7 @@ def test_a_table_as_json_has_the_command_of_each_row(xorbit: Command) -> None:
     assert facts["table"] == "liars"
     assert [row["liars"] for row in facts["rows"]][:3] == ["0 %", "5 %", "10 %"]
     assert facts["rows"][3]["command"] == (
-        "xorbit sim --scenario plain --nodes 40 --seed 1 --liars 0.2"
+        "xorbit sim --scenario collusion --nodes 40 --seed 1 --liars 0.2"
     )
     assert facts["rows"][3]["result"]["ok"]
 
@@ -294,7 +294,7 @@ def test_a_failed_run_is_a_row_that_says_so_and_spoils_no_other(
     ran = xorbit("sim", "--table", "liars", "--nodes", "9", "--plot", tmp_path)
     assert ran.code == 1
     assert ran.out.count("failed") == len(tables.table("liars", tables.Plan()).measured)
-    assert "no memory; to repeat it: xorbit sim --scenario plain --nodes 9" in ran.err
+    assert "no memory; to repeat it: xorbit sim --scenario collusion --nodes 9" in ran.err
     assert (tmp_path / "liars.png").exists()
 
 
