@@ -66,7 +66,8 @@ PATHS_PER_START = 6
 SPARSE = 1.6
 """Those found so many times as far as our own density makes likely may be liars only."""
 ANCHORS_MAX = 4
-"""So many of the nodes by which we came in are asked in each look around."""
+"""So many of the nodes by which we came in are remembered: paths begin at them where a lookup must
+not be led astray."""
 LOOKS_SLOWER = 3
 """So many times as long is the wait after each look around."""
 LINKS_PER_PEER_MAX = 4
@@ -175,6 +176,9 @@ TREE_REPEATED_ENTRIES_MAX = 100_000
 describe a tree without an end that anybody could wait for."""
 TREE_NODES_MAX = 1_048_576
 """How many nodes one pass over all blocks of a tree takes; each it remembers, about 100 bytes."""
+PUT_BLOCKS_SEEN_MAX = 65_536
+"""Of how many blocks a put remembers that it has stored them: what comes twice in it was not in the
+network before."""
 TREE_LEAVES_SEEN_MAX = 65_536
 """Of how many leaves such a pass remembers that it had them; what is forgotten may come again."""
 MIRROR_ENTRIES_MAX = 1_048_576

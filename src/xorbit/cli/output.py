@@ -144,7 +144,8 @@ def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:
 def stored(size: int, blocks: int, nodes: str, held_before: int = 0) -> str:
     """Return what was put, in words: how much it is, who holds it, and what was there already."""
     parts = "1 block" if blocks == 1 else f"{blocks:,} blocks, each"
-    there = f" ({held_before:,} were there already)" if held_before else ""
+    were = "was" if held_before == 1 else f"{held_before:,} were"
+    there = f" ({were} there already)" if held_before else ""
     return f"{human_size(size)} in {parts} held by {nodes}{there}"
 
 

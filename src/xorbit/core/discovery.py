@@ -132,27 +132,16 @@ class JoinWork(Work):
     Also, with another `target`, the look around that keeps the table full.
     """
 
-    __slots__ = ("_addresses", "_dialling", "_failures", "_is_wide", "_lookup", "_target", "_width")
+    __slots__ = ("_addresses", "_dialling", "_failures", "_lookup", "_target", "_width")
 
     def __init__(
-        self,
-        guid: Guid,
-        deadline: float,
-        addresses: tuple[Address, ...],
-        target: Id,
-        *,
-        width: int,
-        wide: bool,
+        self, guid: Guid, deadline: float, addresses: tuple[Address, ...], target: Id, width: int
     ) -> None:
-        """Join through any of `addresses`, then ask the `width` closest to `target`.
-
-        `wide`: by several paths at once, so that one liar cannot keep us among its friends.
-        """
+        """Join through any of `addresses`, then ask the `width` closest to `target`."""
         super().__init__(guid, deadline)
         self._addresses = addresses
         self._target = target
         self._width = width
-        self._is_wide = wide
         self._dialling = 0
         self._failures: list[tuple[Address, str]] = []
         self._lookup: Lookup | None = None
@@ -215,7 +204,7 @@ class JoinWork(Work):
 
     def _look_up(self, state: State) -> None:
         self._lookup = new_lookup(state, self._target, width=self._width)
-        if self._is_wide:
+        if self._target == state.own:
             self._lookup.begin_at(wide_starts(state, state.own))
         self._go_on(state, self._lookup)
 
@@ -276,24 +265,18 @@ def _note_anchor(state: State, peer: Id) -> None:
 def new_join(
     state: State, guid: Guid, addresses: tuple[Address, ...] = (), target: Id | None = None
 ) -> JoinWork:
-    """Return a work that joins through these addresses, which count as knowns from now on.
-
-    Whom we stand among is looked up by several paths, but for the look that follows at once on a
-    join: that has just done so.
-    """
+    """Return a work that joins through these addresses, which count as knowns from now on."""
     for address in addresses:
         if is_ours(state, address):
             state.warn("not dialled, this is the node itself", str(address))
         else:
             note_known(state, address)
-    limits, own = state.limits, state.own
+    limits = state.limits
+    width = limits.replicas
+    if target is not None and target != state.own:
+        width = 1  # its nearest names all others: they stay hearsay until somebody needs them
     deadline = state.now + limits.work_timeout_s
-    known = _worth_dialling(state)
-    if target not in (None, own):
-        # Its nearest names all others: they stay hearsay until somebody needs them.
-        return JoinWork(guid, deadline, known, target, width=1, wide=False)
-    is_second = bool(state.link_of) and state.joined and state.looks == 1
-    return JoinWork(guid, deadline, known, own, width=limits.replicas, wide=not is_second)
+    return JoinWork(guid, deadline, _worth_dialling(state), target or state.own, width)
 
 
 def _put_back(state: State, failed: list[Address]) -> None:

@@ -248,8 +248,8 @@ class PutDone(Struct, frozen=True, tag=True):
     """With `cas`, by who was first: all but one of the r closest took ours; they may all have taken
     another writer's; neither can be."""
     held_before: bool = False
-    """Whether a node had this block already, so that it was not sent there (blocks of 1 KiB and
-    more: smaller ones are sent without a question)."""
+    """Whether a node had this block already, so that it was not sent there; only with `look_first`:
+    else nobody is asked."""
 
 
 class Answered(Struct, frozen=True, tag=True):

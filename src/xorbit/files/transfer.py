@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from xorbit.config import BATCH_BLOCKS_MAX, WINDOW_BLOCKS
+from xorbit.config import BATCH_BLOCKS_MAX, PUT_BLOCKS_SEEN_MAX, WINDOW_BLOCKS
 from xorbit.errors import FormatError, MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.flow import (
@@ -170,6 +170,8 @@ class _Put:
         self._fewest: tuple[Id, ...] = ()
         self._not_kept = ""
         self._held_before = 0
+        self._seen: dict[Cid, bool] = {}
+        """Of each block that this put has stored, whether the network had it before."""
 
     async def run(self, made: Iterator[tuple[Cid, bytes]]) -> PutSummary:
         last: tuple[Cid, asyncio.Task[tuple[Id, ...]]] | None = None
@@ -204,12 +206,20 @@ class _Put:
         held = receipt.holders
         self._fewest = min(held, self._fewest, key=len) if self._count else held
         self._not_kept = self._not_kept or receipt.not_kept
-        self._held_before += receipt.held_before
+        self._note_held_before(cid, receipt.held_before)
         self._count += 1
         if cid.codec is Codec.RAW:
             self._done += content_bytes(len(data), self._making)
             self._progress(self._done, self._total)
         return held
+
+    def _note_held_before(self, cid: Cid, said: bool) -> None:
+        """Count a block that the network had; one that comes twice may just have been sent."""
+        had = self._seen.get(cid)
+        self._seen[cid] = said and had is not False
+        self._held_before += self._seen[cid] - bool(had)
+        if len(self._seen) > PUT_BLOCKS_SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
 
     async def _store(self, cid: Cid, data: bytes) -> PutReceipt:
         try:

@@ -33,12 +33,13 @@ SLICES = 10
 """In so many pieces a phase is run, so that somebody can be told how far it has come."""
 HEAL_S = 120.0
 """How long after the last fault all must be well again."""
-ENDS_WITHIN_S = 25.0
-"""How long readers may take in the end, after the last one has begun."""
 READINGS = 2
-"""How often everything may be read in the end."""
+"""How often what is still missing is read in the end."""
+ENDS_WITHIN_S = 30.0
+"""How long all may take to come to its end after each reading; twice as much is what any work may
+take (`work_timeout_s`)."""
 LOOKS_AT_THE_END = 5
-"""How often it is seen whether all has come to its end, before that time is over."""
+"""How often it is seen whether it has, before that time is over."""
 BESIEGERS_AT_BITS = 240
 """Besiegers differ from what they besiege only in bits below this one."""
 

@@ -103,7 +103,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     expected: Expected = Expected()
     limits: dict[str, int | float] = {}
     """Limits of the nodes that differ from the defaults."""
-    read_s: float = 20.0
+    read_s: Seconds = 20.0
     """Over how long the last reading of everything that was acknowledged is spread."""
     asked_max: Count = 1_000_000
     """In a larger network no phase has more puts, gets or lookups than this."""

@@ -33,6 +33,8 @@ def test_one_block_is_a_block(capsys: pytest.CaptureFixture[str]) -> None:
     tell_outcome(Mirrored(7, CID, 1, 0, 1, 70, 0, ()), json=False)
     assert capsys.readouterr().out.endswith("; 1 block fetched, 70 bytes\n")
     assert stored(70, 1, "5 nodes") == "70 bytes in 1 block held by 5 nodes"
+    assert stored(70, 1, "5 nodes", 1).endswith("held by 5 nodes (was there already)")
+    assert stored(70, 3, "5 nodes", 2).endswith("held by 5 nodes (2 were there already)")
     assert stored(70, 2, "5 nodes or more") == "70 bytes in 2 blocks, each held by 5 nodes or more"
 
 

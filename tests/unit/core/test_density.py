@@ -21,17 +21,17 @@ SPACING = 1 << 240
 """How far nodes are from each other, for all that our own neighbours tell."""
 
 
-def contact(around: Id, place: int, spacing: int = SPACING) -> Contact:
-    """Return the contact that is so many places away from a point."""
+def contact(net: int, around: Id, place: int, spacing: int = SPACING) -> Contact:
+    """Return the contact that is so many places away from a point, at an address of net.0.0.0/8."""
     number = as_number(around) ^ place * spacing
-    return Contact(as_id(number), (Address(f"20.{place >> 8}.{place & 255}.1", 4000),))
+    return Contact(as_id(number), (Address(f"{net}.{place >> 8}.{place & 255}.1", 4000),))
 
 
 def asker(*more: Contact) -> State:
-    """Return a node that knows those around itself, and by whom it came in; and `more`."""
+    """Return the state of a node that knows those around itself, by whom it came in, and `more`."""
     state = State(OWN, LIMITS, Random(1), RoutingTable(OWN, LIMITS.contacts_max))
     state.now = 1.0
-    near = [contact(OWN, place) for place in range(1, LIMITS.closest_count + 1)]
+    near = [contact(20, OWN, place) for place in range(1, LIMITS.closest_count + 1)]
     for known in (*near, *more):
         state.table.proved(known.id, known.addresses[0], state.now)
     state.anchors[near[0].id] = near[0]
@@ -41,9 +41,9 @@ def asker(*more: Contact) -> State:
 @pytest.mark.parametrize("times", [1, 64])
 def test_a_lookup_that_ends_too_sparse_begins_elsewhere(times: int) -> None:
     """Friends who stand as close as all nodes do are believed; fewer of them are not."""
-    liar = contact(TARGET, 1_000)
-    friends = tuple(contact(TARGET, place, SPACING * times) for place in range(1, 9))
-    honest = tuple(contact(TARGET, place, SPACING + 1) for place in range(1, 9))
+    liar = contact(21, TARGET, 1_000)
+    friends = tuple(contact(22, TARGET, place, SPACING * times) for place in range(1, 9))
+    honest = tuple(contact(23, TARGET, place, SPACING + 1) for place in range(1, 9))
     lying = {liar.id, *(friend.id for friend in friends)}
     state = asker(liar)
     work = LookUpWork(state, state.new_guid(), state.now + 60.0, TARGET)

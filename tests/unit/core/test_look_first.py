@@ -33,7 +33,9 @@ def asked(nodes: list[Node]) -> int:
 
 def test_a_block_that_nobody_has_is_sent_to_as_many_as_ever() -> None:
     nodes = World().network(7)
-    assert len(stored_at(put(nodes[0]))) == Limits().replicas
+    done = put(nodes[0])
+    assert len(stored_at(done)) == Limits().replicas
+    assert not done.held_before
     assert nodes[0].pins(KEY)
     assert sent(nodes) >= Limits().replicas - 1
     assert asked(nodes) == 1  # where the first lacks it, so do the others
@@ -45,7 +47,9 @@ def test_a_block_that_is_held_is_not_sent_again_by_whomever() -> None:
     first = stored_at(put(nodes[0]))
     times = sent(nodes)
     for again in nodes[:3]:
-        assert set(stored_at(put(again))) == set(first)
+        done = put(again)
+        assert set(stored_at(done)) == set(first)
+        assert done.held_before
         assert again.pins(KEY)
     assert sent(nodes) == times
 

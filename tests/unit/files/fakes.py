@@ -77,8 +77,10 @@ class FakeBlocks:
         await self._turn(key)
         if key in self.fails:
             raise NotStoredError("nobody took it")
+        before = key in self.held
         self.held[key] = data
-        return Receipt(tuple(Id(bytes([n]) * 32) for n in range(self._holders(data))))
+        holders = tuple(Id(bytes([n]) * 32) for n in range(self._holders(data)))
+        return Receipt(holders, held_before=before)
 
     async def get_block(self, key: ItemKey) -> bytes:
         await self._turn(key)

@@ -90,6 +90,14 @@ async def test_summary() -> None:
     assert (summary.blocks, summary.holders_min, len(summary.holders)) == (4, 2, 5)
 
 
+async def test_what_was_there_before() -> None:
+    """What comes twice in one file was not in the network before; what was put earlier was."""
+    content = bytes(CHUNK_BYTES) * 5 + big(2)
+    blocks = FakeBlocks()
+    said = [await put_file(blocks, content) for _ in range(2)]
+    assert [(one.blocks, one.held_before) for one in said] == [(8, 0), (8, 4)]
+
+
 async def test_progress() -> None:
     """Progress starts at nothing, never falls, ends at the whole, and knows it from the start."""
     for content in (b"", b"x", big(5) + b"x"):
