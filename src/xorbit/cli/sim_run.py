@@ -20,7 +20,7 @@ import msgspec
 from xorbit.sim.run import Result, Simulation, Tell
 from xorbit.sim.trial import Trial
 
-NODE_BYTES = 800_000
+NODE_BYTES = 1_400_000
 """What a node of a large network needs, roughly: two such networks may not fit side by side."""
 MEMORY_SHARE = 0.85
 """How much of this machine's memory may be taken."""
@@ -71,6 +71,7 @@ def perform(simulation: Simulation, tell: Tell) -> Outcome:
     try:
         result = simulation.run(tell)
     finally:
+        gc.freeze()  # nor later, as this process ends soon: only to look through it takes minutes
         gc.enable()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
     return Outcome(result, time.monotonic() - began, peak)
