@@ -505,6 +505,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How long between two of these: the node that is being revoked drops out meanwhile."""
     publish_tries_max: int = 5
     """How often a publish without an explicit `cas` begins anew after losing a race."""
+    publish_wait_s: float = 0.25
+    """How long before a version that too few took is stored again; twice as long each time.
+
+    In all longer than `lost_look_s`: who has just gone counts as silent until its neighbours look.
+    """
 
     # The local socket.
     control_calls_max: int = 256

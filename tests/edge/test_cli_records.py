@@ -48,6 +48,22 @@ def test_what_is_published_at_one_is_resolved_at_another(
     assert xorbit("resolve", name, "--home", nodes[0].home).out == b"two"
 
 
+def test_a_version_is_published_right_after_two_of_five_nodes_were_killed(
+    xorbit: Command, nodes: list[NodeProcess], key: str, tmp_path: Path
+) -> None:
+    """Those left still name them, and their silence might be another writer's win."""
+    name = name_of(xorbit, nodes[0].home, key)
+    more = [NodeProcess(tmp_path / f"{n}", bootstrap=nodes[0].address) for n in range(2)]
+    try:
+        assert xorbit("publish", name, "one", "--home", nodes[0].home).code == 0
+    finally:
+        for node in more:
+            node.kill()
+    published = xorbit("publish", name, "two", "--home", nodes[0].home)
+    assert published.code == 0, published.err
+    assert published.text.startswith(f"version 2 of {key} held by 3 nodes")
+
+
 def test_salts_files_and_bytes_that_are_no_text(
     xorbit: Command, nodes: list[NodeProcess], key: str, tmp_path: Path
 ) -> None:

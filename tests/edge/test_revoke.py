@@ -346,6 +346,7 @@ def test_revoke_goes_on_until_the_list_is_sure_to_stay(
     """The node that it turns out is among those asked; the same list is stored again."""
     hurry = msgspec.structs.replace(revoked.DEFAULT_LIMITS, revoke_wait_s=1e-6)
     monkeypatch.setattr(revoked, "DEFAULT_LIMITS", hurry)
+    monkeypatch.setattr("xorbit.run.publish.WAIT_S", 1e-6)
     calls = Uncertain(undecided)
     revoking = revoked.revoke(calls, operator.key, Id(b"x" * 32), operator.home)  # type: ignore[arg-type]
     if undecided == 1000:

@@ -16,8 +16,11 @@ from xorbit.ids import Id, distance
 
 def note_lost(state: State, link: Link | None) -> None:
     """Note that a connection broke; if to a neighbour, see soon whether it is still there."""
-    near = state.upkeep.near
-    if link is None or link.closing or near is None or link.peer not in near:
+    if link is None or link.closing or state.upkeep.near is None:
+        return
+    # As the table is now: whoever goes soon after it came was not there in the last round.
+    near = state.table.closest(state.own, state.limits.neighbours_max)
+    if all(contact.id != link.peer for contact in near):
         return
     if len(state.upkeep.lost) < state.limits.concerned_max:
         state.upkeep.lost[link.peer] = None

@@ -4,6 +4,7 @@ Works over whatever stores and reads records for a caller; the private key stays
 sockets and no state here.
 """
 
+import asyncio
 from typing import Protocol
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from xorbit.keys import UserKey
 from xorbit.wire.message import Receipt
 
 TRIES_MAX = DEFAULT_LIMITS.publish_tries_max
+WAIT_S = DEFAULT_LIMITS.publish_wait_s
 
 
 class PublishReceipt(Struct, frozen=True):
@@ -88,11 +90,16 @@ async def store_surely(calls: Records, key: UserKey, record: Record, cas: int) -
     the winner's value above them, under the next number. Where nobody can have so many, the
     greatest bytes win.
 
+    Where it is for silent nodes alone that it is not certain, the next try waits a little: others
+    are still told of those who have just gone.
+
     Raises:
         XorbitError: as `Calls.publish`.
     """
-    done, sent = None, False
-    for _ in range(TRIES_MAX):
+    done, sent, rival = None, False, None
+    for turn in range(TRIES_MAX):
+        if done is not None and rival is None:
+            await asyncio.sleep(WAIT_S * 2 ** (turn - 1))
         done = await calls.put_record(record, cas)
         if done.won:
             return _receipt(record, done)

@@ -224,6 +224,16 @@ def test_of_very_many_neighbours_lost_at_once_only_some_are_dialled() -> None:
     assert len(state.upkeep.lost) == 2
 
 
+def test_one_that_goes_before_there_was_a_round_of_maintenance_is_dialled_too() -> None:
+    """Else it is named to others until its turn to be tested comes."""
+    _, nodes = settled(2, QUICK)
+    state = nodes[0].machine.state
+    [link] = state.links.values()
+    state.upkeep.near = {}  # as if the other had just come
+    upkeep_module.note_lost(state, link)
+    assert list(state.upkeep.lost) == [link.peer]
+
+
 def test_one_that_joins_far_away_costs_no_walk_through_all_items() -> None:
     world = World()
     limits = QUICK.replace(

@@ -1,9 +1,12 @@
 """Publishing: whose version comes next, what is tried again, and when it is given up."""
 
+import asyncio
+
 import pytest
 from nacl.signing import SigningKey
 
 from xorbit import errors
+from xorbit.config import DEFAULT_LIMITS
 from xorbit.core.effect import PutDone
 from xorbit.ids import Id
 from xorbit.items import SEQUENCE_MAX, Record, check
@@ -20,6 +23,18 @@ UNDECIDED = PutDone((STORED, REFUSED))
 
 def version_of(seq: int, value: bytes = b"other") -> Record:
     return KEY.sign(seq, value)
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long a publish has waited between its tries; no test waits really."""
+    waited: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        waited.append(wait_s)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return waited
 
 
 class Network:
@@ -149,11 +164,14 @@ async def test_what_a_reader_finds_decides_as_well() -> None:
         await put(network, cas=0)
 
 
-async def test_where_neither_can_have_most_the_greater_value_is_stored_again_and_wins() -> None:
+async def test_where_neither_can_have_most_the_greater_value_is_stored_again_and_wins(
+    waits: list[float],
+) -> None:
     """What was read has been mended meanwhile; the writer of the lesser one is told so."""
     split = PutDone((STORED, REFUSED), version_of(1, b"a"))
     network = Network(split, WON, held=version_of(1, b"a"))
     assert (await put(network, cas=0)).seq == 1
+    assert waits == []
     assert network.stores == [(1, 0)] * 2
     network = Network(PutDone((STORED, REFUSED), version_of(1, b"z")), held=version_of(2, b"b"))
     with pytest.raises(errors.StaleError) as stale:
@@ -182,10 +200,14 @@ async def test_who_cannot_have_most_though_its_bytes_are_greater_puts_the_winner
     assert network.records[1].value == b"a"
 
 
-async def test_what_stays_undecided_is_said_with_what_to_do() -> None:
+async def test_what_stays_undecided_is_said_with_what_to_do(waits: list[float]) -> None:
+    """After tries for longer than neighbours need to see that somebody has gone."""
     network = Network(*[UNDECIDED] * TRIES_MAX)
     with pytest.raises(errors.NotStoredError, match=r"only 1 of 2 nodes .* again with cas 0"):
         await put(network, cas=0)
+    limits = DEFAULT_LIMITS
+    assert len(waits) == TRIES_MAX - 1
+    assert sum(waits) > limits.lost_look_s * (1 + limits.interval_jitter)
 
 
 @pytest.mark.parametrize("cas", [-1, 2**63 - 1])
