@@ -5,6 +5,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
@@ -21,7 +22,15 @@ from xorbit.run.publish import PublishReceipt, publish
 KEY = UserKey(SigningKey(bytes(range(32))))
 NAME = record_key(KEY.public_key)
 
-Publishing = Coroutine[Guid, fx.Outcome, PublishReceipt]
+
+class Pause:
+    """Some seconds of a world's time; to be awaited in place of real ones."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = wait_s
+
+    def __await__(self) -> Generator["Pause", None, None]:
+        yield self
 
 
 class Outcome:
@@ -32,6 +41,9 @@ class Outcome:
 
     def __await__(self) -> Generator[Guid, fx.Outcome, fx.Outcome]:
         return (yield self.guid)
+
+
+Publishing = Coroutine[Guid | Pause, fx.Outcome | None, PublishReceipt]
 
 
 class Caller:
@@ -82,7 +94,8 @@ class Try:
 
     def _go_on(self, outcome: Any) -> None:
         try:
-            self._waits_for = self._publishing.send(outcome)
+            wanted = self._publishing.send(outcome)
+            self._waits_for = self._after(wanted) if isinstance(wanted, Pause) else wanted
             return
         except StopIteration as done:
             self.receipt = done.value
@@ -91,6 +104,12 @@ class Try:
         except NotStoredError:
             pass
         self._waits_for = None
+
+    def _after(self, pause: Pause) -> Guid:
+        """Return the guid of an outcome that comes when a pause is over."""
+        guid = Guid(self.node.world.rng.randbytes(16))
+        self.node.world.after(pause.wait_s, lambda: self.node.outcomes.setdefault(guid, None))
+        return guid
 
 
 def any_moves(tries: tuple[Try, ...]) -> bool:
@@ -212,6 +231,14 @@ class Race:
     def held(self) -> set[object]:
         read = [node.store.read([NAME])[0] for node in self.nodes]
         return {item for item in read if item is not None}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pauses() -> Generator[None, None, None]:
+    """Let a publish wait in the time of its world."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xorbit.run.publish.sleep", Pause)
+        yield
 
 
 @settings(max_examples=60)

@@ -4,7 +4,7 @@ Works over whatever stores and reads records for a caller; the private key stays
 sockets and no state here.
 """
 
-import asyncio
+from asyncio import sleep
 from typing import Protocol
 
 from msgspec import Struct
@@ -99,7 +99,7 @@ async def store_surely(calls: Records, key: UserKey, record: Record, cas: int) -
     done, sent, rival = None, False, None
     for turn in range(TRIES_MAX):
         if done is not None and rival is None:
-            await asyncio.sleep(WAIT_S * 2 ** (turn - 1))
+            await sleep(WAIT_S * 2 ** (turn - 1))
         done = await calls.put_record(record, cas)
         if done.won:
             return _receipt(record, done)

@@ -1,7 +1,5 @@
 """Publishing: whose version comes next, what is tried again, and when it is given up."""
 
-import asyncio
-
 import pytest
 from nacl.signing import SigningKey
 
@@ -33,7 +31,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(wait_s: float) -> None:
         waited.append(wait_s)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr("xorbit.run.publish.sleep", sleep)
     return waited
 
 
