@@ -129,6 +129,8 @@ class Race:
         self.seen = 0
         self.heal: list[Callable[[], None]] = []
         self.won: list[Try] = []
+        self.died: list[bytes] = []
+        """The values of the writers that died in this round before they knew."""
 
     def round(self, number: int) -> None:
         """Let all writers try once, at times of their own; then hold what each was told."""
@@ -208,6 +210,8 @@ class Race:
             return False
         if each.receipt is not None and each.node.alive:
             self.won.append(each)
+        if each.receipt is None and not each.node.alive:
+            self.died.append(each.value)
         if each.lost is not None:
             assert each.lost.newer is not None
             assert each.lost.newer.seq > self.seen, "who lost is told a newer record"
@@ -221,11 +225,14 @@ class Race:
         got = self.world.outcome(reader, reader.get(NAME))
         if isinstance(got, fx.Got):
             assert isinstance(got.item, Record)
-            assert not values or got.item.value == values[0], "who won is what is read"
+            read = got.item.value
+            # The window that docs/design.md names: greater bytes of a loser that died with them.
+            left = {value for value in self.died if values and value > values[0]}
+            assert not values or read in {values[0], *left}, "who won is what is read"
             self.seen = got.item.seq
         else:
             assert not values, "who won is read"
-        self.won = []
+        self.won, self.died = [], []
         self.world.run(1.0)
 
     def held(self) -> set[object]:
@@ -256,4 +263,5 @@ def test_of_each_race_one_writer_wins_and_all_holders_agree_in_the_end(
     for reader in race.nodes:
         race.world.outcome(reader, reader.get(NAME))
         race.world.run(1.0)
-    assert len(race.held()) == 1, f"holders disagree (seed {seed})"
+    # Of three rounds in which each writer was killed there may be nothing.
+    assert len(race.held()) == (1 if race.seen else 0), f"holders disagree (seed {seed})"
