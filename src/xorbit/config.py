@@ -499,7 +499,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Versions of a record that wait for a slow local follower; the oldest give way."""
     revoked_retry_s: float = 5.0
     """When the list of revoked nodes is followed again after that failed."""
-    revoke_tries_max: int = 8
+    revoke_tries_max: int = 3
     """How often a list of revoked nodes is stored while it is not sure that it stays."""
     revoke_wait_s: float = 1.0
     """How long between two of these: the node that is being revoked drops out meanwhile."""

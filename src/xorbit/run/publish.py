@@ -117,10 +117,10 @@ async def store_surely(calls: Records, key: UserKey, record: Record, cas: int) -
             raise _stale(cas, newest)
     assert done is not None
     held = sum(said.outcome == "stored" for said in done.receipts)
-    raise NotStoredError(
-        f"only {held} of {len(done.receipts)} nodes took it, too few to be sure that no other "
-        f"writer has won: publish the same value again with cas {cas}"
-    )
+    told = f"only {held} of {len(done.receipts)} nodes took it, too few to be sure that no other"
+    if held == len(done.receipts):
+        told = f"{held} nodes took it, but more than one did not answer: it may be that another"
+    raise NotStoredError(f"{told} writer has won; publish the same value again with cas {cas}")
 
 
 async def _hold_against(calls: Records, key: UserKey, salt: bytes, cas: int) -> None:

@@ -203,6 +203,10 @@ async def test_what_stays_undecided_is_said_with_what_to_do(waits: list[float]) 
     network = Network(*[UNDECIDED] * TRIES_MAX)
     with pytest.raises(errors.NotStoredError, match=r"only 1 of 2 nodes .* again with cas 0"):
         await put(network, cas=0)
+    silent = Network(*[PutDone((STORED,))] * TRIES_MAX)
+    with pytest.raises(errors.NotStoredError, match="1 nodes took it, but more than one did not"):
+        await put(silent, cas=0)
+    del waits[: TRIES_MAX - 1]
     limits = DEFAULT_LIMITS
     assert len(waits) == TRIES_MAX - 1
     assert sum(waits) > limits.lost_look_s * (1 + limits.interval_jitter)
