@@ -20,16 +20,22 @@ from xorbit.core.job import HandleRequest, Job
 from xorbit.files.local_tree import build_source, cid_of
 from xorbit.ids import Id
 from xorbit.items import ItemKey, key_of
+from xorbit.store.memory import MemoryStore
 from xorbit.wire import message
 
 KILLS = 4
 WITHIN_S = 100.0
-TWICE_PER_KILL_MAX = 20
-"""What may be on its way when the client dies, of 300 blocks; what was looked at comes besides."""
+WINDOW = 12
+"""How many of some 300 blocks may be on their way, which is all that a client that dies loses; as
+wide as the throughput asks for, the window would depend on how busy the machine is."""
+INNER_NODES = 8
+"""The root, the five folders and the large file's node come in a window of their own."""
 
-PROGRAM = """
+PROGRAM = f"""
 import asyncio, sys
 from pathlib import Path
+from xorbit import config
+config.WINDOW_BLOCKS = {WINDOW}
 from xorbit import Node
 async def main(home, address, what, name, path):
     async with Node(
@@ -52,6 +58,7 @@ class Holders:
     def __init__(self, house: House) -> None:
         self._house = house
         self.nodes: list[Node] = []
+        self.shelves = [MemoryStore(house.limits.store_quota_bytes) for _ in range(3)]
         self.client: Id | None = None
         self.stores: Counter[tuple[Id, ItemKey]] = Counter()
         """How often the client sent a node a block."""
@@ -59,8 +66,8 @@ class Holders:
         """What each life of the client asked for."""
 
     async def start(self) -> None:
-        for _ in range(3):
-            node = await self._house.node(boot=self.nodes[:1])
+        for shelf in self.shelves:
+            node = await self._house.node(shelf, boot=self.nodes[:1])
             self._watch(node)
             self.nodes.append(node)
 
@@ -149,8 +156,9 @@ async def test_a_put_that_is_killed_again_and_again_sends_hardly_a_block_twice(
         name = await holders.life(tmp_path / "home", words, 10_000)
         assert name == str(cid_of(tmp_path / "tree"))
         twice = sum(count - 1 for count in holders.stores.values())
-        assert twice <= KILLS * TWICE_PER_KILL_MAX
-        assert len(holders.stores) == 3 * blocks, "each holder was sent each block"
+        assert twice <= KILLS * WINDOW * len(holders.nodes)
+        keys = [cid.key for cid, _ in build_source(tmp_path / "tree")]
+        assert all(all(shelf.have(keys)) for shelf in holders.shelves)
 
 
 async def test_a_get_that_is_killed_again_and_again_fetches_hardly_a_block_twice(
@@ -158,7 +166,7 @@ async def test_a_get_that_is_killed_again_and_again_fetches_hardly_a_block_twice
 ) -> None:
     """At last it is the tree, and of what had come before each kill little was fetched again."""
     rng = chances()
-    blocks = make_tree(tmp_path / "tree", rng)
+    make_tree(tmp_path / "tree", rng)
     async with House() as house:
         holders = Holders(house)
         await holders.start()
@@ -178,5 +186,4 @@ async def test_a_get_that_is_killed_again_and_again_fetches_hardly_a_block_twice
     for asked in holders.gets:
         twice += len(asked & had)
         had |= asked
-    assert len(had) == blocks
-    assert twice <= KILLS * TWICE_PER_KILL_MAX
+    assert twice <= KILLS * (WINDOW + INNER_NODES)
