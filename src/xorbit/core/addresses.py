@@ -4,9 +4,15 @@ One liar must not be able to send others to a wrong place in our name, and we ne
 in any form. No I/O.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 
-from xorbit.config import ADDRESS_VOTES_NEEDED, ADDRESSES_TOLD_MAX, OWN_FORMS_MAX
+from xorbit.config import (
+    ADDRESS_VOTES_NEEDED,
+    ADDRESSES_TOLD_MAX,
+    HOSTS_REMEMBERED,
+    OWN_FORMS_MAX,
+)
 from xorbit.core.scope import Scope, in_scope, is_unspecified, scope_of, subnet_of
 from xorbit.core.state import Link, State
 from xorbit.items import Address, is_literal
@@ -79,7 +85,12 @@ def _is_same(address: Address, listening: Address) -> bool:
 
 
 def _version(address: Address) -> int:
-    return ip_address(address.host).version
+    return _version_of(address.host)
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def _version_of(host: str) -> int:
+    return ip_address(host).version
 
 
 def note_own_forms(state: State, addresses: tuple[Address, ...]) -> None:

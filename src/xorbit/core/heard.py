@@ -33,6 +33,11 @@ class Heard:
         """Return whether this one has been heard of."""
         return peer in self._contacts
 
+    def unheard(self, contacts: Iterable[Contact]) -> list[Contact]:
+        """Return those that have not been heard of."""
+        known = self._contacts
+        return [contact for contact in contacts if contact.id not in known]
+
     def note(self, contacts: Iterable[Contact]) -> None:
         """Remember contacts; what was heard of one first stands until it proves wrong."""
         for contact in contacts:

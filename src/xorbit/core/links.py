@@ -173,7 +173,7 @@ def _note_hearsay(state: State, response: Response) -> None:
     elif isinstance(response, Found):
         named = response.closer
     heard, table = state.heard, state.table
-    news = [who for who in named if who.id not in heard and who.id not in table]
+    news = [who for who in heard.unheard(named) if who.id not in table]
     if news:
         heard.note(who for who in news if _is_wanted_news(state, who))
 

@@ -15,12 +15,14 @@ of rust-libp2p (kad/src/query/peers/closest.rs).
 """
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
+
 from xorbit.config import BLAME_MAX, PATHS_PER_START, PATHS_TURN
-from xorbit.ids import Id, distance
+from xorbit.ids import Id, as_number, distance
 from xorbit.items import ADDRESSES_MAX, Contact
 
 
@@ -54,8 +56,11 @@ class _Stage(Enum):
     FAILED = "failed"
 
 
-@dataclass(slots=True)
-class _Candidate:
+_NEW, _ASKED, _ANSWERED = _Stage.NEW, _Stage.ASKED, _Stage.ANSWERED
+"""By names of their own, as the order is walked for every answer."""
+
+
+class _Candidate(Struct, eq=False):
     contact: Contact
     source: Id | None
     """Who named it last, while it was not asked yet; None for our own contacts."""
@@ -82,12 +87,14 @@ class Lookup:
         "_at_end",
         "_blame",
         "_candidates",
+        "_heard_of",
         "_is_near",
         "_order",
         "_outstanding",
         "_own",
         "_parallel",
         "_path_asks",
+        "_target_number",
         "_turn",
         "is_wide",
         "target",
@@ -118,6 +125,7 @@ class Lookup:
                 (Maymounkov and Mazieres, 2.3, ask all that are left); `parallel` by default.
         """
         self.target = target
+        self._target_number = as_number(target)
         self._own = own
         self.width = width
         self._parallel = parallel
@@ -127,9 +135,12 @@ class Lookup:
         self._is_near = False
         """Whether the latest answer named nobody among the `width` closest that was new."""
         self._outstanding: dict[Id, float] = {}
+        self._heard_of: dict[Id, None] = {}
+        """Of those outstanding, of whom we had only heard."""
         self._blame: dict[Id | None, int] = {}
         self._candidates: dict[Id, _Candidate] = {}
-        self._order: list[tuple[int, Id]] = []
+        self._order: list[tuple[int, _Candidate]] = []
+        """All candidates, the closest first: their distances, of which no two are the same."""
         self._path_asks: list[int] = []
         """How many have been asked for each path."""
         self._turn = 0
@@ -162,24 +173,26 @@ class Lookup:
         """
         teller = None if source is None else self._candidates.get(source)
         depth, paths = (1, 0) if teller is None else (teller.depth + 1, teller.asked_for)
-        candidates, order, target = self._candidates, self._order, self.target
+        candidates, order, target = self._candidates, self._order, self._target_number
+        own = self._own
         for contact in contacts:
             peer = contact.id
             candidate = candidates.get(peer)
-            if peer == self._own:
+            if peer == own:
                 continue
             if candidate is None:
-                candidates[peer] = _Candidate(contact, source, depth, paths=paths)
-                insort(order, (distance(target, peer), peer))
+                candidate = candidates[peer] = _Candidate(contact, source, depth, _NEW, paths)
+                insort(order, (as_number(peer) ^ target, candidate))
                 continue
             candidate.paths |= paths
-            if candidate.stage is _Stage.NEW:
+            if candidate.stage is _NEW:
                 known = candidate.contact.addresses
                 merged = tuple(dict.fromkeys((*known, *contact.addresses)))
                 candidate.contact = Contact(contact.id, merged[:ADDRESSES_MAX])
                 candidate.source = None if candidate.source is None else source
             elif candidate.source == HEARSAY and source is not None:
                 candidate.source = source
+                self._heard_of.pop(peer, None)
 
     def next(self, now: float) -> Ask | Wait | Finished:
         """Return what to do next. After Ask, call `asked` before the next `next`.
@@ -188,7 +201,9 @@ class Lookup:
         and the slow hold none.
         """
         in_time = [slow_at for slow_at in self._outstanding.values() if slow_at > now]
-        hearsay = self._blame.get(HEARSAY, 0) + self._slow_hearsay(now)
+        # Who is slow of whom we had only heard is probably gone.
+        slow = sum(self._outstanding[peer] <= now for peer in self._heard_of)
+        hearsay = self._blame.get(HEARSAY, 0) + slow
         wanted, is_open = self._closest_wanted(now, hearsay)
         self._turn = 0
         if self.is_wide and (wanted is None or self._asked % PATHS_TURN == 0):
@@ -204,18 +219,15 @@ class Lookup:
     def _closest_wanted(self, now: float, hearsay: int) -> tuple[_Candidate | None, bool]:
         """Return whom to ask of the `width` closest, and whether one of them may yet answer."""
         places = open_places = 0
-        for _, peer in self._order:
-            candidate = self._candidates[peer]
-            match candidate.stage:
-                case _Stage.ANSWERED:
-                    places += 1
-                case _Stage.ASKED if self._outstanding[peer] > now:
-                    places += 1
-                    open_places += 1
-                case _Stage.NEW if self._may_be_asked(candidate, hearsay):
-                    return candidate, True
-                case _:
-                    pass
+        for _, candidate in self._order:
+            stage = candidate.stage
+            if stage is _ANSWERED:
+                places += 1
+            elif stage is _ASKED and self._outstanding[candidate.contact.id] > now:
+                places += 1
+                open_places += 1
+            elif stage is _NEW and self._may_be_asked(candidate, hearsay):
+                return candidate, True
             if places >= self.width:
                 return None, bool(open_places)
         return None, True  # the slow may name more
@@ -227,33 +239,27 @@ class Lookup:
         """
         going = (1 << len(self._path_asks)) - 1
         is_open, best, fewest = False, None, 0
-        for _, peer in self._order:
-            candidate = self._candidates[peer]
+        for _, candidate in self._order:
             here = candidate.paths & going
             if not here:
                 continue
-            match candidate.stage:
-                case _Stage.ANSWERED:
-                    going &= ~here
-                case _Stage.ASKED if self._outstanding[peer] > now:
-                    going &= ~here
-                    is_open = True
-                case _Stage.NEW if self._may_be_asked(candidate, hearsay):
-                    going &= ~here
-                    path = min(_bits(here), key=lambda bit: self._path_asks[bit.bit_length() - 1])
+            stage = candidate.stage
+            if stage is _ANSWERED:
+                going &= ~here
+            elif stage is _ASKED and self._outstanding[candidate.contact.id] > now:
+                going &= ~here
+                is_open = True
+            elif stage is _NEW and self._may_be_asked(candidate, hearsay):
+                going &= ~here
+                while here:
+                    path = here & -here
+                    here ^= path
                     asks = self._path_asks[path.bit_length() - 1]
                     if best is None or asks < fewest:
                         best, fewest, self._turn = candidate, asks, path
-                case _:
-                    pass
             if not going:
                 break
         return best, is_open
-
-    def _slow_hearsay(self, now: float) -> int:
-        """Return how many are slow of whom we had only heard: probably they are gone."""
-        slow = (peer for peer, slow_at in self._outstanding.items() if slow_at <= now)
-        return sum(self._candidates[peer].source == HEARSAY for peer in slow)
 
     def _may_be_asked(self, candidate: _Candidate, hearsay: int) -> bool:
         """Return whether to believe who named it; `hearsay`: how much of that has been wrong."""
@@ -264,21 +270,23 @@ class Lookup:
     def asked(self, peer: Id, slow_at: float) -> None:
         """Note that a contact has been asked, and from when on its answer counts as slow."""
         candidate = self._candidates[peer]
-        candidate.stage = _Stage.ASKED
+        candidate.stage = _ASKED
         path = self._turn if self._turn & candidate.paths else candidate.paths & -candidate.paths
         if path:
             candidate.asked_for = path
             self._path_asks[path.bit_length() - 1] += 1
         self._outstanding[peer] = slow_at
+        if candidate.source == HEARSAY:
+            self._heard_of[peer] = None
         self._asked += 1
 
     def on_response(self, peer: Id, closer: Iterable[Contact] = ()) -> None:
         """Note an answer and the contacts in it. Changes nothing unless this peer was asked."""
         candidate = self._candidates.get(peer)
-        if candidate is None or candidate.stage is not _Stage.ASKED:
+        if candidate is None or candidate.stage is not _ASKED:
             return
-        candidate.stage = _Stage.ANSWERED
-        self._outstanding.pop(peer, None)
+        candidate.stage = _ANSWERED
+        self._no_longer_waits_for(peer)
         before = self._order[: self.width]
         closer = tuple(closer)
         self.offer(closer, peer)
@@ -292,24 +300,23 @@ class Lookup:
     def on_failure(self, peer: Id) -> None:
         """Note that a contact did not answer, or lied."""
         candidate = self._candidates.get(peer)
-        if candidate is not None and candidate.stage in (_Stage.ASKED, _Stage.ANSWERED):
+        if candidate is not None and candidate.stage in (_ASKED, _ANSWERED):
             candidate.stage = _Stage.FAILED
             self._blame[candidate.source] = self._blame.get(candidate.source, 0) + 1
-            self._outstanding.pop(peer, None)
+            self._no_longer_waits_for(peer)
+
+    def _no_longer_waits_for(self, peer: Id) -> None:
+        self._outstanding.pop(peer, None)
+        self._heard_of.pop(peer, None)
 
     def closest(self, count: int) -> list[Contact]:
         """Return up to `count` contacts that answered, closest first."""
-        answered = (
-            self._candidates[peer].contact
-            for _, peer in self._order
-            if self._candidates[peer].stage is _Stage.ANSWERED
-        )
+        answered = (one.contact for _, one in self._order if one.stage is _ANSWERED)
         return [contact for contact, _ in zip(answered, range(count), strict=False)]
 
     def hops(self) -> int:
         """Return how many nodes were asked in a row to come to the closest, itself included."""
-        stages = (self._candidates[peer] for _, peer in self._order)
-        return next((one.depth for one in stages if one.stage is _Stage.ANSWERED), 0)
+        return next((one.depth for _, one in self._order if one.stage is _ANSWERED), 0)
 
     def reach(self, count: int) -> int | None:
         """Return how far the `count` closest that answered are; None where there are fewer."""
@@ -319,10 +326,4 @@ class Lookup:
     def counts(self) -> tuple[int, int]:
         """Return how many contacts answered, and how many failed."""
         stages = [candidate.stage for candidate in self._candidates.values()]
-        return stages.count(_Stage.ANSWERED), stages.count(_Stage.FAILED)
-
-
-def _bits(mask: int) -> Iterator[int]:
-    while mask:
-        yield mask & -mask
-        mask &= mask - 1
+        return stages.count(_ANSWERED), stages.count(_Stage.FAILED)

@@ -201,7 +201,7 @@ class RoutingTable:
 
     def _closest(self, target: Id, count: int, *, failing: bool = False) -> list[Contact]:
         numbered = self._numbered
-        if failing:
+        if failing or not self._failing:
             order = nearest(self._sorted, as_number(target), count)
             return [numbered[number].contact for number in order]
         order = nearest(self._sorted, as_number(target), count + len(self._failing))

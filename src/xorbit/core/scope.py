@@ -7,6 +7,7 @@ one elsewhere would dial a stranger. Pure, and knows no state.
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from operator import attrgetter
 
 from xorbit.config import HOSTS_REMEMBERED
 from xorbit.items import Address, Contact
@@ -137,16 +138,16 @@ def contacts_in_scope(contacts: tuple[Contact, ...], peer_host: str) -> tuple[Co
     )
 
 
+_addresses = attrgetter("addresses")
+
+
 def _all_within(contacts: tuple[Contact, ...], reach: Scope) -> bool:
     if reach is Scope.NOWHERE:
         return False
-    for contact in contacts:
-        if not contact.addresses:
-            return False
-        for address in contact.addresses:
-            if scope_of(address.host) > reach:
-                return False
-    return True
+    if not all(map(_addresses, contacts)):
+        return False  # one has none
+    hosts = [address.host for contact in contacts for address in contact.addresses]
+    return max(map(scope_of, hosts), default=Scope.PUBLIC) <= reach
 
 
 def in_scope(addresses: tuple[Address, ...], peer_host: str) -> tuple[Address, ...]:
