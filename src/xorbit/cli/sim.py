@@ -18,19 +18,21 @@ from xorbit.cli import sim_plot as pictures
 from xorbit.cli.options import Home, Json
 from xorbit.cli.output import ExitCode, fact, fact_columns, fact_json, talk
 from xorbit.cli.sim_run import Outcome, cores, perform, perform_all, use_large_pages
+from xorbit.cli.sim_shards import shared
 from xorbit.cli.sim_show import many_bars, one_bar, show, span
 from xorbit.core import joblog
-from xorbit.errors import MisuseError, XorbitError
+from xorbit.errors import MisuseError, WorldError, XorbitError
 from xorbit.sim import scenario as stories
 from xorbit.sim import tables
 from xorbit.sim.node import SimNode
 from xorbit.sim.run import Result, Simulation
+from xorbit.sim.shards import Died
 from xorbit.sim.trial import Trial
 
 CHECKED_NODES_MAX = 300
-"""In larger worlds the invariants are held after every hundredth step only."""
-TABLE_CHECK_EVERY = 1_000
-"""In the worlds of a table they are held seldom: tests hold them at every step."""
+"""In larger worlds the invariants are held after a few steps only."""
+LARGE_CHECK_EVERY = 1_000
+"""So seldom there, and in the worlds of a table: tests hold them at every step."""
 _NODE = re.compile(r"\bnode (\d+)\b")
 
 
@@ -111,7 +113,7 @@ def sim(
     home: Home = None,  # noqa: ARG001 - every command takes it
     json: Json = False,
 ) -> int:
-    """Simulate a network of production nodes: thousands in one process, exactly repeatable.
+    """Simulate a network of production nodes: thousands in one world, exactly repeatable.
 
     The same seed gives the same trace hash. Ends with exit code 1 where a promise was broken or
     less succeeded than the scenario expects, and then names the command that repeats it.
@@ -146,13 +148,15 @@ def _one(
 ) -> int:
     story = trial.story()
     use_large_pages(story.nodes)
-    every = 1 if check or (check is None and story.nodes <= CHECKED_NODES_MAX) else 100
-    simulation = Simulation(story, trial.seed, check_every=0 if check is False else every)
+    every = 1 if story.nodes <= CHECKED_NODES_MAX else LARGE_CHECK_EVERY
+    every = every if check is None else int(check)
     if plot is not None:
         pictures.prepare(plot)
     command = [*trial.words(), *_how_checked(check)]
     try:
-        outcome = _run(simulation, log_jobs)
+        simulation, outcome = _run(trial, every, log_jobs)
+    except Died as error:
+        raise WorldError("a process of this run has ended: most likely memory ran out") from error
     except XorbitError:
         raise
     except Exception:
@@ -174,17 +178,22 @@ def _one(
     return ExitCode.DONE if outcome.result.ok else ExitCode.FAILED
 
 
-def _run(simulation: Simulation, log_jobs: tuple[int, Path] | None) -> Outcome:
+def _run(
+    trial: Trial, check_every: int, log_jobs: tuple[int, Path] | None
+) -> tuple[Simulation, Outcome]:
+    story = trial.story()
     if log_jobs is None:
-        with one_bar() as tell:
-            return perform(simulation, tell)
+        with shared(trial, check_every) as shards, one_bar() as tell:
+            simulation = Simulation(story, trial.seed, check_every=check_every, shards=shards)
+            return simulation, perform(simulation, tell)
+    simulation = Simulation(story, trial.seed, check_every=check_every)
     number, path = log_jobs
     count = len(simulation.world.nodes)
     if not 0 <= number < count:
         raise MisuseError(f"expected a node from 0 to {count - 1}, got {number}")
     with path.open("wb") as log, one_bar() as tell:
         _log_node(simulation, number, log)
-        return perform(simulation, tell)
+        return simulation, perform(simulation, tell)
 
 
 def _log_node(simulation: Simulation, number: int, log: BinaryIO) -> None:
@@ -263,7 +272,7 @@ def _table(
         pictures.prepare(plot)
     trials = [row.trial for row in table.rows]
     names = [" / ".join(filter(None, row.cells)) for row in table.rows]
-    every = TABLE_CHECK_EVERY if check is None else int(check)
+    every = LARGE_CHECK_EVERY if check is None else int(check)
     began = datetime.now().astimezone()
     with many_bars(names, [float(one.story().nodes) for one in trials]) as heard:
         outcomes = perform_all(trials, every, heard)

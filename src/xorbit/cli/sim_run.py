@@ -39,7 +39,7 @@ class Outcome(msgspec.Struct, frozen=True):
     result: Result
     real_s: float
     peak_bytes: int
-    """The most memory that the process had."""
+    """The most memory that it had; of several processes together, each at its own time."""
 
     def facts(self) -> dict[str, object]:
         """Return everything as JSON has it."""
@@ -74,7 +74,8 @@ def perform(simulation: Simulation, tell: Tell) -> Outcome:
         gc.freeze()  # nor later, as this process ends soon: only to look through it takes minutes
         gc.enable()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
-    return Outcome(result, time.monotonic() - began, peak)
+    peaks = simulation.shards.gather(peak)
+    return Outcome(result, time.monotonic() - began, sum(peaks))
 
 
 Heard = Callable[[int, str, float], None]

@@ -6,6 +6,7 @@ its seed alone.
 
 import heapq
 from collections.abc import Callable
+from math import inf
 
 START_S = 1_000.0
 """When a world begins: not at 0, so that no time in it is mistaken for "never"."""
@@ -14,13 +15,11 @@ START_S = 1_000.0
 class Clock:
     """What time it is, and what is planned."""
 
-    __slots__ = ("_events", "_order", "happened", "now")
+    __slots__ = ("_events", "_order", "now")
 
     def __init__(self) -> None:
         """Make a clock at the beginning of time, with nothing planned."""
         self.now = START_S
-        self.happened = 0
-        """How many events have happened."""
         self._events: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
         self._order = 0
 
@@ -35,11 +34,13 @@ class Clock:
         heapq.heappush(self._events, (self.now + delay_s, self._order, do, args))
 
     def run_until(self, until: float) -> None:
-        """Let everything happen that is planned up to a time; then it is that time."""
+        """Let everything happen that is planned up to a time; then it is that time.
+
+        Of a world with nodes it is `World.run` that lets time pass.
+        """
         events, pop = self._events, heapq.heappop
         while events and events[0][0] <= until:
             self.now, _, do, args = pop(events)
-            self.happened += 1
             do(*args)
         self.now = until
 
@@ -47,15 +48,6 @@ class Clock:
         """Let so much time pass."""
         self.run_until(self.now + seconds)
 
-    def happen(self) -> bool:
-        """Let the next event happen; return whether there was one."""
-        if not self._events:
-            return False
-        self.now, _, do, args = heapq.heappop(self._events)
-        self.happened += 1
-        do(*args)
-        return True
-
-    def next_at(self) -> float | None:
-        """Return when the next event happens, or None where nothing is planned."""
-        return self._events[0][0] if self._events else None
+    def next_at(self) -> float:
+        """Return when the next event happens; inf where nothing is planned."""
+        return self._events[0][0] if self._events else inf

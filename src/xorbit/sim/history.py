@@ -5,6 +5,7 @@ go back: what breaks that is kept as a sentence. What was acknowledged, and by h
 the judge (judge.py).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -55,6 +56,17 @@ class History:
     """The newest version of a record that each reader has seen."""
     followed: list[Followed] = field(default_factory=list[Followed])
     faults: list[str] = field(default_factory=list[str])
+
+    def take(self, parts: "Iterable[History]") -> None:
+        """Put together what the users of all shards did; what is acknowledged all know alike."""
+        parts = list(parts)
+        self.lookups = [one for part in parts for one in part.lookups]
+        self.get_s = [one for part in parts for one in part.get_s]
+        self.puts_ok = sum(part.puts_ok for part in parts)
+        self.puts_failed = sum(part.puts_failed for part in parts)
+        self.gets_ok = sum(part.gets_ok for part in parts)
+        self.gets_failed = sum(part.gets_failed for part in parts)
+        self.faults = [one for part in parts for one in part.faults]
 
     def note_acknowledged(self, key: ItemKey, item: Item, copies: int) -> None:
         """An item was stored at so many nodes, one at least."""

@@ -3,10 +3,12 @@
 What was under way has ended; every honest node that lives is in the network and finds whoever is
 truly closest; the closest nodes to each record hold one version of it, the newest; each item has
 its r holders again; followers have heard the newest; no honest node took another for a liar. Each
-rule is a generator of sentences, one for each fault. Reads disks and states, changes nothing.
+rule is a generator of sentences, one for each fault. Reads disks and states, changes nothing. Each
+shard judges its own nodes, and hears what the others found; what concerns many nodes at once all
+judge alike, once they have told each other what the disks hold.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from random import Random
 
@@ -26,6 +28,8 @@ NAMED = 8
 DISTRUSTED = "peer distrusted"
 
 Rule = Callable[[], Iterator[str]]
+_Versions = dict[tuple[int, int], tuple[int, bytes]]
+"""Which version of an item a node holds, by the item's place among all and the node's number."""
 
 
 class Judge:
@@ -40,6 +44,7 @@ class Judge:
         self._replicas = world.limits.replicas
         self._under_way: list[tuple[SimNode, int, str, Guid]] = []
         self._blind: dict[tuple[int, Id], None] = {}
+        """Which nodes of this shard were wrong about which points."""
 
     @property
     def is_known_to_be_honest(self) -> bool:
@@ -50,7 +55,7 @@ class Judge:
 
     def note_under_way(self) -> None:
         """Remember everything that is under way now: in a minute it must have ended."""
-        for node in self._honest():
+        for node in self._own_honest():
             for what, guid in _under_way(node):
                 self._under_way.append((node, node.life, what, guid))
 
@@ -66,7 +71,8 @@ class Judge:
         questions = [
             (node, Id(rng.randbytes(32))) for node in rng.sample(nodes, min(SAMPLE, len(nodes)))
         ]
-        questions = [(self._world.nodes[n], at) for n, at in self._blind] or questions
+        blind = sorted(one for part in self._world.shards.gather([*self._blind]) for one in part)
+        questions = [(self._world.nodes[number], at) for number, at in blind] or questions
         for node, target in questions:
             self._world.clock.after(over_s * rng.random(), self._ask, node, target)
 
@@ -84,15 +90,14 @@ class Judge:
 
     def healed(self) -> list[str]:
         """Return what has not healed by itself."""
-        rules: tuple[Rule, ...] = (self._outside, self._few)
-        return [fault for rule in rules for fault in rule()]
+        return [*self._found_by_all(self._outside), *self._few()]
 
     def _outside(self) -> Iterator[str]:
         """Give honest nodes that live and are not in the network."""
-        nodes = self._honest()
-        for node in nodes if len(nodes) > 1 else []:
+        is_alone = len(self._honest()) == 1
+        for node in self._own_honest():
             state = node.machine.state
-            if not (state.joined and state.link_of):
+            if not (is_alone or (state.joined and state.link_of)):
                 yield f"node {node.number} is not in the network again"
 
     def _few(self) -> Iterator[str]:
@@ -103,9 +108,10 @@ class Judge:
         """
         closest_count = self._world.limits.closest_count
         keepers = sum(n.alive and n.keeps and not n.natted for n in self._world.nodes)
-        for key in self._history.acknowledged:
+        held = self._versions(closest_count)
+        for place, key in enumerate(self._history.acknowledged):
             near = list(islice(self._load.closest(key.id), closest_count))
-            count = sum(1 for node in near if node.liar is None and holds(node, key))
+            count = sum(1 for n in near if n.liar is None and (place, n.number) in held)
             count += sum(1 for node in near[: self._replicas] if node.liar)
             if count < min(self._replicas, keepers):
                 yield f"item {_name(key)} is held by {count} nodes"
@@ -114,16 +120,15 @@ class Judge:
 
     def ended(self) -> list[str]:
         """Return what else is wrong, some time after `note_under_way`."""
-        rules: tuple[Rule, ...] = (
+        own = self._found_by_all(
             self._endless,
             self._overdue,
             self._unserved,
             self._lost_ways,
-            self._different,
             self._untold,
             self._wronged,
         )
-        return [fault for rule in rules for fault in rule()]
+        return [*own, *self._different()]
 
     def _endless(self) -> Iterator[str]:
         """Give what was under way a minute ago and still is."""
@@ -133,14 +138,14 @@ class Judge:
 
     def _overdue(self) -> Iterator[str]:
         """Give works that go on behind their deadline."""
-        for node in self._honest():
+        for node in self._own_honest():
             for work in node.machine.state.works.values():
                 if work.deadline + node.limits.request_timeout_s_max < self._world.clock.now:
                     yield f"node {node.number}: {type(work).__name__} has outlived its deadline"
 
     def _unserved(self) -> Iterator[str]:
         """Give nodes with jobs that nobody steps."""
-        for node in self._honest():
+        for node in self._own_honest():
             if len(node.queue) and not node.step_s:
                 yield f"node {node.number} leaves {len(node.queue)} jobs in its queue"
 
@@ -153,7 +158,7 @@ class Judge:
         """Give followers that have not heard of the newest version."""
         for followed in self._history.followed:
             newest = version(self._history.acknowledged[followed.key])
-            lives = followed.node.life == followed.life
+            lives = followed.node.here and followed.node.life == followed.life
             if lives and (followed.heard is None or followed.heard < newest):
                 name = f"version {newest[0]} of {_name(followed.key)}"
                 yield f"node {followed.node.number} follows, and has not heard of {name}"
@@ -164,12 +169,13 @@ class Judge:
         After the last reading: whoever reads a record hands it to those of them who are behind.
         Without readers that takes sweeps, and so hours.
         """
-        for key, item in self._history.acknowledged.items():
+        held = self._versions(self._replicas)
+        for place, (key, item) in enumerate(self._history.acknowledged.items()):
             if key.kind is not Kind.RECORD:
                 continue
             near = [n for n in islice(self._load.closest(key.id), self._replicas) if not n.liar]
-            held = [node.disk.store.peek(key) for node in near if not node.disk.forgets]
-            versions = [version(record) for record in held if record is not None]
+            spots = [(place, node.number) for node in near]
+            versions = [held[spot] for spot in spots if spot in held]
             if versions and min(versions) < max((*versions, version(item))):
                 seen = sorted({number for number, _ in versions})
                 last = f"the last is {version(item)[0]}"
@@ -178,7 +184,7 @@ class Judge:
     def _wronged(self) -> Iterator[str]:
         """Give honest nodes that other honest nodes took for liars."""
         honest = {node.id.hex() for node in self._world.nodes if node.liar is None}
-        for node in self._world.nodes:
+        for node in self._own():
             for report in node.reports:
                 peer = report.detail.partition(":")[0]
                 if report.event == DISTRUSTED and peer in honest and node.liar is None:
@@ -190,23 +196,57 @@ class Judge:
         """Return whether a reader was given what it should: for a record the newest, or newer."""
         return item is not None and version(item) >= version(self._history.acknowledged[key])
 
-    def is_excused(self, key: ItemKey) -> bool:
-        """Return whether an item may be unreadable.
+    def excused(self, keys: Sequence[ItemKey]) -> int:
+        """Return how many of these items may be unreadable.
 
-        No honest node that lives has it, and those that had it are dead with it, or lie: r of them,
-        or as many as ever said so. An item that all have dropped is not excused.
+        No honest node that lives has such an item, and those that had it are dead with it, or lie:
+        r of them, or as many as ever said so. An item that all have dropped is not excused.
         """
-        item = self._history.acknowledged[key]
-        nodes = [self._world.nodes[number] for number in self._observer.written.get(key, ())]
-        if any(node.alive and node.liar is None and holds(node, key, item) for node in nodes):
+        parts = self._world.shards.gather([self._writers(key) for key in keys])
+        had = [
+            dict(one for writers in of_key for one in writers)
+            for of_key in zip(*parts, strict=True)
+        ]
+        return sum(self._is_excused(key, of_key) for key, of_key in zip(keys, had, strict=True))
+
+    def _writers(self, key: ItemKey) -> list[tuple[int, bool]]:
+        """Return which nodes of this shard ever had an item, and whether they have it now."""
+        item, nodes = self._history.acknowledged[key], self._world.nodes
+        written = self._observer.written.get(key, ())
+        return [(number, holds(nodes[number], key, item)) for number in written]
+
+    def _is_excused(self, key: ItemKey, had: dict[int, bool]) -> bool:
+        nodes = [(self._world.nodes[number], has_it) for number, has_it in had.items()]
+        if any(node.alive and node.liar is None and has_it for node, has_it in nodes):
             return False
-        gone = sum(1 for node in nodes if node.liar or (not node.alive and holds(node, key, item)))
+        gone = sum(1 for node, has_it in nodes if node.liar or (not node.alive and has_it))
         return gone >= min(self._replicas, self._history.copies[key])
 
-    # --- Who --------------------------------------------------------------------------------------
+    # --- Who, and what all know -------------------------------------------------------------------
+
+    def _own(self) -> Iterator[SimNode]:
+        return (node for node in self._world.nodes if node.here)
 
     def _honest(self) -> list[SimNode]:
         return [node for node in self._world.nodes if node.alive and node.liar is None]
+
+    def _own_honest(self) -> Iterator[SimNode]:
+        return (node for node in self._honest() if node.here)
+
+    def _found_by_all(self, *rules: Rule) -> list[str]:
+        """Return what is wrong with the nodes of all shards."""
+        mine = [fault for rule in rules for fault in rule()]
+        return [fault for part in self._world.shards.gather(mine) for fault in part]
+
+    def _versions(self, count: int) -> _Versions:
+        """Return which version of each item the nodes closest to it hold, so many of them."""
+        mine: _Versions = {}
+        for place, key in enumerate(self._history.acknowledged):
+            for node in islice(self._load.closest(key.id), count):
+                held = node.disk.store.peek(key) if node.here else None
+                if held is not None:
+                    mine[place, node.number] = version(held)
+        return dict(one for part in self._world.shards.gather(mine) for one in part.items())
 
 
 def _under_way(node: SimNode) -> set[tuple[str, Guid]]:

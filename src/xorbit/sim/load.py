@@ -1,7 +1,8 @@
 """The users of a simulated network: they put and get, publish and resolve, and look nodes up.
 
 Everything is asked of the production machines as a program would ask it, at times by chance; what
-came of it goes into the history.
+came of it goes into the history. All shards ask alike; only the one that moves the node is
+answered, and what is acknowledged there goes round as news.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from nacl.signing import SigningKey
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.nearest import by_distance
-from xorbit.ids import Id, as_id, as_number, new_guid
+from xorbit.ids import Guid, Id, as_id, as_number, new_guid
 from xorbit.items import (
     Block,
     Item,
@@ -44,8 +45,16 @@ class Load:
         self._writers: list[tuple[SigningKey, int]] = []
         """The users who publish, each with the sequence number of the last version."""
         self._ids: list[int] = []
+        self._stored: dict[Guid, tuple[ItemKey, Block | Record]] = {}
+        """What is being stored, by the call."""
+        world.hearers["stored"] = self._note_stored
         self.judged = True
         """Whether what succeeds and fails now counts for the shares of the result."""
+
+    @property
+    def _counts_for_all(self) -> bool:
+        """Whether what fails with nobody to ask counts, and is to be counted by this shard."""
+        return self.judged and self.world.shards.number == 0
 
     # --- Many, spread over a time ---------------------------------------------------------------
 
@@ -58,7 +67,7 @@ class Load:
         """Return an honest node that lives, by chance."""
         for _ in range(64):
             node = self._rng.choice(self.world.nodes)
-            if node.alive and node.liar is None and node.machine.state.joined:
+            if node.alive and node.liar is None and node.joined:
                 return node
         return None
 
@@ -68,7 +77,7 @@ class Load:
         """Put a block from some node."""
         node = self.somebody()
         if node is None:
-            self.history.puts_failed += self.judged
+            self.history.puts_failed += self._counts_for_all
             return
         block = make_block(self._rng.randbytes(self._rng.randrange(64, 1_024)))
         self._store(node, block_key(block.data), block)
@@ -77,7 +86,7 @@ class Load:
         """Publish the next version of some writer's record, from some node."""
         node = self.somebody()
         if node is None:
-            self.history.puts_failed += self.judged
+            self.history.puts_failed += self._counts_for_all
             return
         if len(self._writers) < WRITERS_MAX:
             self._writers.append((SigningKey(self._rng.randbytes(32)), 0))
@@ -88,7 +97,8 @@ class Load:
         self._store(node, key_of(record), record)
 
     def _store(self, node: SimNode, key: ItemKey, item: Block | Record) -> None:
-        judged = self.judged
+        judged, guid = self.judged, new_guid(self._rng)
+        self._stored[guid] = key, item
 
         def done(outcome: fx.Outcome) -> None:
             said = outcome.receipts if isinstance(outcome, fx.PutDone) else ()
@@ -97,17 +107,20 @@ class Load:
                 self.history.puts_ok += bool(takers)
                 self.history.puts_failed += not takers
             if takers:
-                self.history.note_acknowledged(key, item, len(takers))
+                self.world.tell(node, "stored", guid, len(takers))
             if node.id in takers and not holds(node, key, item):
                 self._observer.fault(f"node {node.number} counts itself, and its disk has nothing")
 
-        node.call(lambda guid: jobs.Store(guid, key, item), done)
+        node.call(lambda guid: jobs.Store(guid, key, item), done, guid)
+
+    def _note_stored(self, _: SimNode, guid: Guid, copies: int) -> None:
+        self.history.note_acknowledged(*self._stored.pop(guid), copies)
 
     def get(self) -> None:
         """Get some acknowledged item at some node."""
         node = self.somebody()
         if node is None:
-            self.history.gets_failed += self.judged
+            self.history.gets_failed += self._counts_for_all
         elif self.history.acknowledged:
             self.get_at(node, self._rng.choice(list(self.history.acknowledged)))
 
@@ -148,7 +161,8 @@ class Load:
         """Look up a point by chance from some node, and count what that costs."""
         node = self.somebody()
         if node is None:
-            self.history.lookups += [Looked(0, 0.0, 0, right=False)] if self.judged else []
+            nobody = Looked(0, 0.0, 0, right=False)
+            self.history.lookups += [nobody] if self._counts_for_all else []
         else:
             self.look_up_at(node, Id(self._rng.randbytes(32)))
 
@@ -160,7 +174,7 @@ class Load:
 
         def ended(outcome: fx.Outcome) -> None:
             messages = self._observer.messages.pop(work, 0)
-            right = self._found(outcome) == self._truly_closest(target, node)
+            right = self._is_closest(self._found(outcome), target, node)
             hops = outcome.hops if isinstance(outcome, fx.LookedUp) else 0
             took_s = self.world.clock.now - began
             if judged:
@@ -181,11 +195,17 @@ class Load:
                 return node.id
         return None
 
-    def _truly_closest(self, target: Id, asker: SimNode) -> Id | None:
-        """Return who is closest to a point of all honest nodes that live and can be dialled."""
-        others = (node for node in self.closest(target) if node is not asker)
-        joined = (node.id for node in others if node.liar is None and node.machine.state.joined)
-        return next(joined, None)
+    def _is_closest(self, found: Id | None, target: Id, asker: SimNode) -> bool:
+        """Return whether nobody is closer, of all honest nodes in the network that can be dialled.
+
+        Whoever has just come back may be found before it counts as in the network itself.
+        """
+        for node in self.closest(target):
+            if node.id == found:
+                return True
+            if node is not asker and node.liar is None and node.joined:
+                return False
+        return found is None
 
     def closest(self, target: Id) -> Iterator[SimNode]:
         """Give all nodes that live and keep items for others, closest to a point first."""

@@ -19,6 +19,10 @@ DETOUR = 1.6
 ACCESS_S_MEDIAN = 0.006
 """What one end's access line adds each way; lognormal around this."""
 ACCESS_SIGMA = 0.7
+ACCESS_S_MIN = 0.005
+"""No line is quicker."""
+LOOKAHEAD_S = 2 * ACCESS_S_MIN
+"""What is sent now arrives nowhere sooner: two access lines are on every way."""
 JITTER = 0.05
 """A message takes up to this share longer, by chance."""
 
@@ -51,7 +55,7 @@ def place(rng: Random) -> Place:
     _, latitude, longitude, spread = region
     north = (latitude + rng.gauss(0.0, spread)) * pi / 180
     east = (longitude + rng.gauss(0.0, spread)) * pi / 180
-    access_s = ACCESS_S_MEDIAN * rng.lognormvariate(0.0, ACCESS_SIGMA)
+    access_s = max(ACCESS_S_MEDIAN * rng.lognormvariate(0.0, ACCESS_SIGMA), ACCESS_S_MIN)
     return Place(cos(north) * cos(east), cos(north) * sin(east), sin(north), access_s)
 
 

@@ -3,6 +3,9 @@
 Performs the machine's effects as `run/driver.py` does, in virtual time: frames keep their order on
 a connection and wait in its inbox while the line is full; requests of a connection are held when
 the machine says so. No decision of the protocol is made here.
+
+Nodes touch each other only by what they send (`World.post`). Where a node belongs to another shard
+it has no machine here, and is only what the story makes of it.
 """
 
 from collections import deque
@@ -27,21 +30,19 @@ from xorbit.sim.network import Place, one_way_s
 from xorbit.store.base import Eviction
 from xorbit.store.memory import MemoryStore
 from xorbit.wire.frame import HEADER_BYTES
-from xorbit.wire.message import Envelope, Request, encode
+from xorbit.wire.message import Envelope, Request, decode, encode
 
 if TYPE_CHECKING:
     from xorbit.sim.world import World
 
 NETWORK = b"world"
-ROUND_TRIPS_PER_DIAL = 2
-"""TCP and TLS 1.3, before the dialling end may send."""
 OUTBOUND_PORT = 50_000
 
 
 class End:
     """One node's end of a connection."""
 
-    __slots__ = ("arrives_at", "delay_s", "inbox", "opened", "other", "there")
+    __slots__ = ("arrives_at", "delay_s", "inbox", "other", "there")
 
     def __init__(self, other: "SimNode", there: Guid, delay_s: float) -> None:
         self.other = other
@@ -52,7 +53,6 @@ class End:
         """Frames that have come but are not read yet, because the line is full."""
         self.arrives_at = 0.0
         """When the last frame sent from here arrives."""
-        self.opened = False
 
 
 class SimNode:
@@ -60,7 +60,8 @@ class SimNode:
 
     __slots__ = (
         "_busy",
-        "_pushed",
+        "_dials",
+        "_said_joined",
         "_sent_until",
         "_tick_at",
         "address",
@@ -70,7 +71,9 @@ class SimNode:
         "calls",
         "disk",
         "ends",
+        "here",
         "id",
+        "joined",
         "keeps",
         "key",
         "lag_s",
@@ -101,6 +104,8 @@ class SimNode:
         self.place = at
         self.key = SigningKey(blake3(f"{world.seed} {number}".encode()).digest())
         self.id = own or id_of(bytes(self.key.verify_key))
+        self.here = world.is_here(self.id)
+        """Whether this shard moves it."""
         self.address = _address(number)
         self.rng = Random(f"{world.seed} body {number}")
         store = MemoryStore(
@@ -127,6 +132,8 @@ class SimNode:
         self.reports: list[fx.Report] = []
         self.life = 0
         self.alive = self.listening = False
+        self.joined = False
+        """Whether it said lately that it is in the network."""
 
     # --- Its lives --------------------------------------------------------------------------------
 
@@ -134,12 +141,19 @@ class SimNode:
         """Begin a life with the disk of the last one."""
         assert not self.alive, "a node lives once at a time"
         self.life += 1
+        self.alive = True
+        self.listening = listen
+        self.joined = False
+        if self.here:
+            self._come_to_life(listen=listen)
+
+    def _come_to_life(self, *, listen: bool) -> None:
         self.machine = Machine(self.id, self.limits, Random(self._seed(self.life)))
         self.queue = JobQueue(self.limits)
         self.ends: dict[Guid, End] = {}
-        self.alive = True
-        self.listening = listen
+        self._dials: dict[Guid, _Dialling] = {}
         self.stopped = False
+        self._said_joined = False
         self._busy = False
         self._tick_at: float | None = None
         self._sent_until = 0.0
@@ -158,15 +172,17 @@ class SimNode:
 
     def kill(self, *, silently: bool = False) -> None:
         """End at once: as SIGKILL would, or silently, as when the power of its router goes."""
-        for connection in list(self.ends):
-            if silently:
-                del self.ends[connection]
-            else:
-                self.cut(connection, "connection reset")
-        self.alive = self.listening = False
+        if self.here:
+            for connection in list(self.ends):
+                if silently:
+                    del self.ends[connection]
+                else:
+                    self.cut(connection, "connection reset")
+            self._dials.clear()
+            self.disk.crash()
+            self.calls.clear()
+        self.alive = self.listening = self.joined = False
         self.life += 1
-        self.disk.crash()
-        self.calls.clear()
 
     def cut(self, connection: Guid, reason: str) -> None:
         """Break a connection: known here at once, at the other end when the news arrives."""
@@ -174,18 +190,18 @@ class SimNode:
         if end is None:
             return
         self._drop(connection, reason)
-        arrives = self.world.arrival(self, end.other, end.arrives_at)
+        arrives = self.world.arrival(self, end)
         if arrives is not None:
-            self.world.clock.at(arrives, end.other.hang_up, end.other.life, end.there)
+            self.world.post(arrives, end.other, "hang_up", end.there)
 
-    def hang_up(self, life: int, connection: Guid) -> None:
+    def hang_up(self, connection: Guid) -> None:
         """Hear that the other end of a connection is gone."""
-        if life == self.life:
+        if self.alive:
             self._drop(connection, "closed by the peer")
 
     def _drop(self, connection: Guid, reason: str) -> None:
         end = self.ends.pop(connection, None)
-        if end is not None and end.opened:
+        if end is not None:
             # In the connection's own line: it must not overtake its ConnectionOpened.
             self.queue.push(connection, jobs.ConnectionLost(connection, reason))
             self.queue.forget(connection)
@@ -195,7 +211,7 @@ class SimNode:
 
     def push(self, job: Job, line: Hashable = "local", size: int = 0) -> None:
         """Queue a job, and work."""
-        if self.alive:
+        if self.alive and self.here:
             self.queue.push(line, job, size)
             self.work()
 
@@ -207,9 +223,10 @@ class SimNode:
     ) -> Guid:
         """Queue a job that ends in a Finish; `done` hears the outcome, unless the node dies."""
         guid = guid or new_guid(self.rng)
-        if done is not None:
-            self.calls[guid] = done
-        self.push(make(guid))
+        if self.here:
+            if done is not None:
+                self.calls[guid] = done
+            self.push(make(guid))
         return guid
 
     @property
@@ -240,6 +257,9 @@ class SimNode:
             if life != self.life:
                 return
         self._busy = False
+        if self.machine.state.joined is not self._said_joined:
+            self._said_joined = not self._said_joined
+            self.world.tell(self, "joined", self._said_joined)
         self._arm()
 
     def step(self, job: Job) -> None:
@@ -274,7 +294,7 @@ class SimNode:
             case fx.ScanStore() | fx.DropItems() | fx.OrderPins():
                 self.disk.perform(effect)
             case fx.Dial():
-                self._dial(self.life, effect, ())
+                self._dial(_Dialling(effect))
             case fx.Close(connection, reason):
                 self.world.clock.after(0.0, self._close, self.life, connection, reason)
             case fx.HoldRequests(connection):
@@ -322,12 +342,13 @@ class SimNode:
             if bent is None:
                 return
             envelope = bent
-        size = len(encode(envelope)) + HEADER_BYTES
+        data = encode(envelope)
+        size = len(data) + HEADER_BYTES
         self.bytes_sent += size
         self.messages_sent += 1
         if not isinstance(envelope.body, Request):
             self.queue.charge(connection, size)
-        self.world.carry(self, end, envelope, size)
+        self.world.carry(self, end, envelope, data, size)
 
     def leaves_at(self, size: int) -> float:
         """Return when the last byte of a message has left this node, and count it as sent."""
@@ -337,10 +358,14 @@ class SimNode:
         self._sent_until = max(self._sent_until, now) + size / self.bandwidth
         return self._sent_until
 
-    def receive(self, life: int, connection: Guid, envelope: Envelope, size: int) -> None:
+    def receive_bytes(self, connection: Guid, data: bytes) -> None:
+        """Take in a frame that comes from another shard."""
+        self.receive(connection, decode(data), len(data) + HEADER_BYTES)
+
+    def receive(self, connection: Guid, envelope: Envelope, size: int) -> None:
         """Take a frame in; where the line is full it waits."""
         end = self.ends.get(connection)
-        if life != self.life or end is None:
+        if end is None or not self.alive:
             return
         if self.liar is not None:
             self.liar.hears(envelope)
@@ -366,56 +391,94 @@ class SimNode:
 
     # --- Connections -----------------------------------------------------------------------------
 
-    def _dial(self, life: int, dial: fx.Dial, tried: tuple[tuple[Address, str], ...]) -> None:
+    def _dial(self, dialling: "_Dialling") -> None:
         """Try the addresses in order."""
-        if life != self.life:
-            return
+        dial, tried = dialling.dial, dialling.tried
         if len(tried) == len(dial.addresses):
             impostor = any("another id" in why or "ourselves" in why for _, why in tried)
             ours = tuple(address for address, why in tried if "ourselves" in why)
             known = impostor and dial.expected is not None
-            self.push(jobs.DialFailed(dial.guid, tried, known, ours), "self")
+            self.push(jobs.DialFailed(dial.guid, tuple(tried), known, ours), "self")
             return
-        address = dial.addresses[len(tried)]
-        wait_s, why = self.world.knock(self, address, dial)
-        self.world.clock.after(wait_s, self._dialled, life, dial, tried, address, why)
+        clock, here = self.world.clock, new_guid(self.rng)
+        self._dials[here] = dialling
+        other = self.world.by_address.get(dialling.address)
+        if other is self:
+            clock.after(0.001, self.refused, here, "it is ourselves")
+            return
+        clock.after(self.limits.dial_timeout_s, self.refused, here, "timed out")
+        if other is not None and not other.natted and not self._is_parted(other):
+            delay_s = one_way_s(self.place, other.place)
+            knock = self.number, here, dial.expected, delay_s
+            self.world.post(clock.now + delay_s, other, "knocked", *knock)
 
-    def _dialled(
-        self,
-        life: int,
-        dial: fx.Dial,
-        tried: tuple[tuple[Address, str], ...],
-        address: Address,
-        why: str,
-    ) -> None:
-        if life != self.life:
+    def _is_parted(self, other: "SimNode") -> bool:
+        faults = self.world.faults
+        return faults.parted(self.number, other.number) or faults.parted(other.number, self.number)
+
+    def knocked(self, number: int, dial: Guid, expected: Id | None, delay_s: float) -> None:
+        """Answer who dials: after TCP and TLS 1.3, a round trip each, it may send."""
+        other, now = self.world.nodes[number], self.world.clock.now
+        if self._is_parted(other):
             return
-        other = self.world.by_address.get(address)
-        if why or other is None or not other.listening:
-            self._dial(life, dial, (*tried, (address, why or "connection refused")))
+        if not self.listening:
+            self.world.post(now + delay_s, other, "refused", dial, "connection refused")
+        elif expected not in (None, self.id):
+            why = f"another id answered: {self.id.hex()}"
+            self.world.post(now + 3 * delay_s, other, "refused", dial, why)
         else:
-            self._join(other, address, dial.guid)
+            self.world.post(now + 3 * delay_s, other, "let_in", dial, self.number, delay_s)
 
-    def _join(self, other: "SimNode", address: Address, dial: Guid) -> None:
+    def refused(self, dial: Guid, why: str) -> None:
+        """Hear that an address leads nowhere, if that is not over yet; try the next."""
+        dialling = self._dials.pop(dial, None) if self.alive else None
+        if dialling is not None:
+            dialling.tried.append((dialling.address, why))
+            self._dial(dialling)
+
+    def let_in(self, dial: Guid, number: int, delay_s: float) -> None:
         """Open a connection: here at once, over there when our last handshake arrives."""
+        dialling = self._dials.pop(dial, None) if self.alive else None
+        if dialling is None:
+            return
         here, there = new_guid(self.rng), new_guid(self.rng)
-        delay_s = one_way_s(self.place, other.place)
-        end = self.ends[here] = End(other, there, delay_s)
-        other.ends[there] = End(self, here, delay_s)
-        arrives = self.world.arrival(self, other, 0.0)
+        end = self.ends[here] = End(self.world.nodes[number], there, delay_s)
+        arrives = self.world.arrival(self, end)
         if arrives is not None:  # planned before anything is sent, so that nothing overtakes it
             end.arrives_at = arrives
-            seen = Address(self.address.host, OUTBOUND_PORT)
-            self.world.clock.at(arrives, other.open, other.life, there, seen, None)
-        self.open(self.life, here, address, dial)
+            self.world.post(arrives, end.other, "accept", self.number, here, there, delay_s)
+        self._open(here, dialling.address, dialling.dial.guid)
 
-    def open(self, life: int, connection: Guid, address: Address, dial: Guid | None) -> None:
-        """Take in a connection whose handshake is done."""
-        end = self.ends.get(connection)
-        if life == self.life and end is not None:
-            end.opened = True
-            self.queue.hold(connection)
-            self.push(jobs.ConnectionOpened(connection, end.other.id, address, dial), connection)
+    def accept(self, number: int, there: Guid, here: Guid, delay_s: float) -> None:
+        """Take in a connection that another node has dialled; hang up where that is too late."""
+        end = End(self.world.nodes[number], there, delay_s)
+        if not self.listening:
+            arrives = self.world.arrival(self, end)
+            if arrives is not None:
+                self.world.post(arrives, end.other, "hang_up", there)
+            return
+        self.ends[here] = end
+        self._open(here, Address(end.other.address.host, OUTBOUND_PORT), None)
+
+    def _open(self, connection: Guid, address: Address, dial: Guid | None) -> None:
+        peer = self.ends[connection].other.id
+        self.queue.hold(connection)
+        self.push(jobs.ConnectionOpened(connection, peer, address, dial), connection)
+
+
+class _Dialling:
+    """A dial under way, and what its addresses have led to so far."""
+
+    __slots__ = ("dial", "tried")
+
+    def __init__(self, dial: fx.Dial) -> None:
+        self.dial = dial
+        self.tried: list[tuple[Address, str]] = []
+
+    @property
+    def address(self) -> Address:
+        """The one that is being tried."""
+        return self.dial.addresses[len(self.tried)]
 
 
 def _address(number: int) -> Address:

@@ -9,24 +9,26 @@ in the end is the business of judge.py.
 
 from collections.abc import Sequence
 from struct import Struct
+from typing import get_args
 
 from blake3 import blake3
 
 from xorbit.core import effect as fx
 from xorbit.core.check import check
-from xorbit.core.job import ConnectionOpened, HandleRequest, Job
+from xorbit.core.job import ConnectionOpened, HandleRequest, HandleResponse, Job
 from xorbit.ids import Guid
 from xorbit.items import Contact, Item, ItemKey, Kind, Record, key_of, version
 from xorbit.sim.history import holds
 from xorbit.sim.node import SimNode
 from xorbit.sim.world import World
-from xorbit.wire.message import Closest, Found, Refused, Store, Stored
+from xorbit.wire.message import Closest, Found, Refused, Request, Store, Stored
 
 FAULTS_MAX = 100
 LINE_SLACK_JOBS = 8
 """What a line may hold besides frames: its connection came, was lost, was dialled."""
-_STEP = Struct("<dIBI")
-_FLUSH_BYTES = 65_536
+_STEP = Struct("<dBI")
+_FLUSH_BYTES = 4_096
+_KINDS: dict[type[Job], int] = {kind: number for number, kind in enumerate(get_args(Job))}
 
 
 class Observer:
@@ -44,7 +46,7 @@ class Observer:
         self.jobs: dict[str, int] = {}
         """How many jobs of each kind have been stepped."""
         self.messages: dict[Guid, int] = {}
-        """How many messages were sent for each work that is counted (see `count`)."""
+        """How many questions were sent, and answers came, for each work that is counted."""
         self.written: dict[ItemKey, dict[int, None]] = {}
         """Which nodes ever had a block or a record written to disk."""
         self._stores: dict[tuple[int, Guid, Guid], Item] = {}
@@ -55,13 +57,12 @@ class Observer:
         """How many contacts each node had after its last step."""
         self._world = world
         self._check_every = check_every
-        self._hash = blake3()
-        self._unhashed = bytearray()
-        self._kinds: dict[type[Job], int] = {}
+        self._traces: dict[int, tuple[blake3, bytearray]] = {}
+        """What each node did: hashed, and not yet hashed."""
         world.watchers.append(self._saw)
 
     def count(self, work: Guid) -> None:
-        """Count the messages that are sent for a work, wherever."""
+        """Count the messages of a work."""
         self.messages[work] = 0
 
     def fault(self, text: str) -> None:
@@ -69,24 +70,23 @@ class Observer:
         if len(self.faults) < FAULTS_MAX:
             self.faults.append(f"at {self._world.clock.now:.3f} s: {text}")
 
-    @property
-    def trace_hash(self) -> str:
-        """A hash of every step so far: when, which node, which job, how many effects."""
-        self._flush()
-        return self._hash.hexdigest(length=16)
+    def traces(self) -> dict[int, bytes]:
+        """Return a hash of every step of each node so far: when, which job, how many effects."""
+        digests: dict[int, bytes] = {}
+        for number, (hashed, unhashed) in self._traces.items():
+            hashed.update(unhashed)
+            unhashed.clear()
+            digests[number] = hashed.digest()
+        return digests
 
     def _saw(self, node: SimNode, job: Job, effects: Sequence[fx.Effect]) -> None:
         self.steps += 1
-        kind = self._kinds.setdefault(type(job), len(self._kinds))
-        now = self._world.clock.now
-        self._unhashed += _STEP.pack(now, node.number, kind, len(effects))
-        guid = getattr(job, "guid", None)
-        if guid is not None:
-            self._unhashed += guid
-        if len(self._unhashed) > _FLUSH_BYTES:
-            self._flush()
-        if type(job) is HandleRequest and type(job.request) is Store:
-            self._stores[node.number, job.connection, job.guid] = job.request.item
+        self._trace(node, job, effects)
+        if type(job) is HandleRequest:
+            if type(job.request) is Store:
+                self._stores[node.number, job.connection, job.guid] = job.request.item
+        elif type(job) is HandleResponse and job.work in self.messages:
+            self.messages[job.work] += 1
         for effect in effects:
             if type(effect) is fx.Send:
                 self._sent(node, effect)
@@ -97,9 +97,21 @@ class Observer:
         if self._check_every and self.steps % self._check_every == 0:
             self._check(node, effects)
 
+    def _trace(self, node: SimNode, job: Job, effects: Sequence[fx.Effect]) -> None:
+        if node.number not in self._traces:
+            self._traces[node.number] = blake3(), bytearray()
+        hashed, unhashed = self._traces[node.number]
+        unhashed += _STEP.pack(self._world.clock.now, _KINDS[type(job)], len(effects))
+        guid = getattr(job, "guid", None)
+        if guid is not None:
+            unhashed += guid
+        if len(unhashed) > _FLUSH_BYTES:
+            hashed.update(unhashed)
+            unhashed.clear()
+
     def _sent(self, node: SimNode, effect: fx.Send) -> None:
         envelope = effect.envelope
-        if envelope.work in self.messages:
+        if isinstance(envelope.body, Request) and envelope.work in self.messages:
             self.messages[envelope.work] += 1
         if type(envelope.body) is Stored or type(envelope.body) is Refused:
             asked = node.number, effect.connection, envelope.guid
@@ -153,7 +165,3 @@ class Observer:
         entries = (table.get(contact.id) for contact in named)
         if any(entry is None or entry.failures for entry in entries):
             self.fault(f"node {node.number} handed on a contact that fails or is not proved")
-
-    def _flush(self) -> None:
-        self._hash.update(self._unhashed)
-        self._unhashed.clear()

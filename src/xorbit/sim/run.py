@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from random import Random
 
+from blake3 import blake3
 from msgspec import Struct
 
 from xorbit.ids import Id, as_number
@@ -26,6 +27,7 @@ from xorbit.sim.load import Load
 from xorbit.sim.node import SimNode
 from xorbit.sim.observer import Observer
 from xorbit.sim.scenario import Phase, Scenario
+from xorbit.sim.shards import ALONE, Died, Left, Shards
 from xorbit.sim.world import World
 
 SLOW_DISK = 100.0
@@ -38,7 +40,7 @@ READINGS = 2
 ENDS_WITHIN_S = 30.0
 """How long all may take to come to its end after each reading; twice as much is what any work may
 take (`work_timeout_s`)."""
-LOOKS_AT_THE_END = 5
+LOOKS_AT_THE_END = 30
 """How often it is seen whether it has, before that time is over."""
 BESIEGERS_AT_BITS = 240
 """Besiegers differ from what they besiege only in bits below this one."""
@@ -90,20 +92,40 @@ class Result(Struct, frozen=True, kw_only=True):
     """Nothing was broken, and what the scenario expects is so."""
 
 
+class _Part(Struct, frozen=True, kw_only=True):
+    """What one shard knows of a run."""
+
+    history: History
+    steps: int
+    traces: dict[int, bytes]
+    contacts: int
+    connections: int
+    messages_lost: int
+
+
 class Simulation:
     """One run of one scenario."""
 
-    def __init__(self, scenario: Scenario, seed: int | str, *, check_every: int = 1) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int | str,
+        *,
+        check_every: int = 1,
+        shards: Shards = ALONE,
+    ) -> None:
         """Make the world of a scenario, with nobody born.
 
         Args:
             scenario: what is going to happen.
             seed: decides everything that is left to chance.
             check_every: see `Observer`.
+            shards: the processes that share the world; each makes a simulation of its own.
         """
         self.scenario = scenario
         self.seed = seed
-        self.world = World(seed, scenario.node_limits())
+        self.shards = shards
+        self.world = World(seed, scenario.node_limits(), shards)
         self.observer = Observer(self.world, check_every)
         self.history = History()
         self.load = Load(self.world, self.observer, self.history)
@@ -115,15 +137,25 @@ class Simulation:
         self._deaths = 0
         self._traffic = (0.0, 0.0)
         self._unborn = [self.world.add() for _ in range(scenario.nodes)]
+        self.world.share_out()
 
     def run(self, tell: Tell = _tell_nobody) -> Result:
-        """Let it all happen. A handler that raises is a fault, and the end."""
+        """Let it all happen. A handler that raises is a fault, and the end.
+
+        Raises:
+            Died: the process of another shard has ended.
+        """
         lost = excused = 0
         try:
             self._live(tell)
             lost, excused = self._read_all()
+        except Died:
+            raise
+        except Left:
+            pass
         except Exception as error:  # noqa: BLE001 - whatever it is, it must name its seed
             self.observer.fault(_raised(error))
+            self.shards.leave()
         return self._result(lost, excused)
 
     def _live(self, tell: Tell) -> None:
@@ -134,7 +166,7 @@ class Simulation:
             before = self._sent()
             for _ in range(SLICES):
                 tell(phase.name, (self.world.clock.now - START_S) / whole)
-                self.world.clock.run(phase.seconds / SLICES)
+                self.world.run(phase.seconds / SLICES)
             if _is_quiet(phase):
                 self._measure_traffic(before, phase.seconds)
             self._end(phase)
@@ -147,8 +179,12 @@ class Simulation:
             self._churn.stop()
             self._churn.over = True
         self.load.judged = False
-        self.world.clock.run_until(max(self.world.clock.now, self._disturbed_at + HEAL_S))
-        for fault in self.judge.healed():
+        self.world.run_until(max(self.world.clock.now, self._disturbed_at + HEAL_S))
+        self._note(self.judge.healed())
+
+    def _note(self, faults: Iterable[str]) -> None:
+        """Keep what all shards found together."""
+        for fault in faults if self.shards.number == 0 else ():
             self.observer.fault(fault)
 
     # --- Phases ---------------------------------------------------------------------------------
@@ -271,7 +307,9 @@ class Simulation:
 
     def _sent(self) -> tuple[int, int]:
         nodes = self.world.nodes
-        return sum(n.messages_sent for n in nodes), sum(n.bytes_sent for n in nodes)
+        mine = sum(n.messages_sent for n in nodes), sum(n.bytes_sent for n in nodes)
+        messages, size = zip(*self.shards.gather(mine), strict=True)
+        return sum(messages), sum(size)
 
     # --- The end --------------------------------------------------------------------------------
 
@@ -294,34 +332,63 @@ class Simulation:
             for key in list(missing):
                 self.world.clock.after(spread_s * self._rng.random(), read, key)
             self.judge.ask_for_the_closest(spread_s)
-            self.world.clock.run(spread_s)
+            self.world.run(spread_s)
             if not reading:  # what is still under way at the end never ends
                 self.judge.note_under_way()
             faults = self._wait_for_the_end(missing)
             if not (missing or faults):
                 break
-        for fault in faults:
-            self.observer.fault(fault)
-        excused = sum(self.judge.is_excused(key) for key in missing)
+        self._note(faults)
+        excused = self.judge.excused([*missing])
         return len(missing) - excused, excused
 
     def _wait_for_the_end(self, missing: dict[ItemKey, None]) -> list[str]:
         """Let the readers come to an end; return what is wrong when their time is over."""
         faults: list[str] = []
         for _ in range(LOOKS_AT_THE_END):
-            self.world.clock.run(ENDS_WITHIN_S / LOOKS_AT_THE_END)
+            self.world.run(ENDS_WITHIN_S / LOOKS_AT_THE_END)
+            self._agree_on(missing)
             faults = self.judge.ended()
             if not (missing or faults):
                 break
         return faults
 
+    def _agree_on(self, missing: dict[ItemKey, None]) -> None:
+        """Take out what some shard has read."""
+        parts = [dict.fromkeys(part) for part in self.shards.gather([*missing])]
+        for key in list(missing):
+            if any(key not in part for part in parts):
+                del missing[key]
+
+    def _part(self) -> "_Part":
+        """Return what only this shard knows."""
+        states = [node.machine.state for node in self.world.alive() if node.here]
+        return _Part(
+            history=History(
+                lookups=self.history.lookups,
+                puts_ok=self.history.puts_ok,
+                puts_failed=self.history.puts_failed,
+                gets_ok=self.history.gets_ok,
+                gets_failed=self.history.gets_failed,
+                get_s=self.history.get_s,
+                faults=[*self.observer.faults, *self.history.faults, *_errors(self.world.nodes)],
+            ),
+            steps=self.observer.steps,
+            traces=self.observer.traces(),
+            contacts=sum(len(state.table) for state in states),
+            connections=sum(len(state.links) for state in states),
+            messages_lost=self.world.messages_lost,
+        )
+
     def _result(self, lost: int, excused: int) -> Result:
-        history, alive = self.history, self.world.alive()
+        parts = self.shards.gather(self._part())
+        self.history.take(part.history for part in parts)
+        history, alive = self.history, max(len(self.world.alive()), 1)
         lookups, expected = history.lookups, self.scenario.expected
         gets, puts = history.gets_ok + history.gets_failed, history.puts_ok + history.puts_failed
         lookups_ok = _share(sum(one.right for one in lookups), len(lookups))
         gets_ok = _share(history.gets_ok, gets)
-        faults = (*self.observer.faults, *history.faults, *_errors(self.world.nodes))
+        faults = tuple(sorted(history.faults))
         as_expected = (
             lookups_ok >= expected.lookups_ok
             and _share(history.puts_ok, puts) >= expected.puts_ok
@@ -330,13 +397,12 @@ class Simulation:
         )
         hops = [float(one.hops) for one in lookups]
         took_s = [one.took_s for one in lookups]
-        states = [node.machine.state for node in alive]
         return Result(
             nodes=len(self.world.nodes),
             seed=str(self.seed),
             virtual_s=round(self.world.clock.now - START_S, 3),
-            steps=self.observer.steps,
-            trace_hash=self.observer.trace_hash,
+            steps=sum(part.steps for part in parts),
+            trace_hash=_trace_hash(part.traces for part in parts),
             lookups=len(lookups),
             lookups_ok=lookups_ok,
             lookup_hops_mean=round(mean(hops), 4),
@@ -354,11 +420,11 @@ class Simulation:
             items=len(history.acknowledged),
             items_lost=lost,
             items_excused=excused,
-            contacts_mean=round(mean([float(len(state.table)) for state in states]), 1),
-            connections_mean=round(mean([float(len(state.links)) for state in states]), 1),
+            contacts_mean=round(sum(part.contacts for part in parts) / alive, 1),
+            connections_mean=round(sum(part.connections for part in parts) / alive, 1),
             messages_per_node_per_s=round(self._traffic[0], 3),
             bytes_per_node_per_s=round(self._traffic[1], 1),
-            messages_lost=self.world.messages_lost,
+            messages_lost=sum(part.messages_lost for part in parts),
             deaths=self._deaths + (self._churn.deaths if self._churn else 0),
             faults=faults,
             ok=not faults and as_expected,
@@ -374,6 +440,14 @@ def simulate(
 ) -> Result:
     """Run a scenario from a seed; the same seed gives the same result, trace hash included."""
     return Simulation(scenario, seed, check_every=check_every).run(tell)
+
+
+def _trace_hash(traces: Iterable[dict[int, bytes]]) -> str:
+    """Return the hash of everything that all nodes did."""
+    whole = blake3()
+    for number, digest in sorted(one for part in traces for one in part.items()):
+        whole.update(number.to_bytes(4, "big") + digest)
+    return whole.hexdigest(length=16)
 
 
 def _is_quiet(phase: Phase) -> bool:

@@ -2,44 +2,58 @@
 
     world = World(seed=7)
     nodes = world.grow(100)
-    world.clock.run(60.0)
+    world.run(60.0)
 
-One seed decides everything. `watchers` see every step (the checker and the trace hash are
-watchers). Knows the network, the disks and the bodies of nodes; what is done to a world, and
-what is counted there, is the business of others.
+One seed decides everything, however many processes share the world (shards.py): all of them know
+all nodes and what the story does to each, and each moves those that are `here`. What the story
+needs to know of a node's inside goes round as news, at the end of each window of time.
+
+`watchers` see every step (the checker and the trace hash are watchers). Knows the network, the
+disks and the bodies of nodes; what is done to a world, and what is counted there, is the business
+of others.
 """
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
+from math import inf
 from random import Random
 
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.job import Job
-from xorbit.ids import Guid, Id
+from xorbit.ids import ID_BITS, Guid, Id, as_id
 from xorbit.items import Address, Record
 from xorbit.sim.clock import Clock
-from xorbit.sim.network import JITTER, Faults, one_way_s, place
-from xorbit.sim.node import NETWORK, ROUND_TRIPS_PER_DIAL, End, SimNode
+from xorbit.sim.network import JITTER, LOOKAHEAD_S, Faults, place
+from xorbit.sim.node import NETWORK, End, SimNode
+from xorbit.sim.shards import ALONE, Shards
 from xorbit.wire.message import Envelope
 
 Watcher = Callable[[SimNode, Job, Sequence[fx.Effect]], None]
+_Going = tuple[float, int, str, tuple[object, ...]]
+"""When something happens to which node of another shard, what, and with what."""
 
 
 class World:
     """Virtual time and the nodes in it."""
 
-    def __init__(self, seed: int | str, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, seed: int | str, limits: Limits = DEFAULT_LIMITS, shards: Shards = ALONE
+    ) -> None:
         """Make an empty world.
 
         Args:
             seed: decides everything that is left to chance.
             limits: those of every node, unless it is given others.
+            shards: the processes that share it.
         """
         self.seed = seed
         self.limits = limits
+        self.shards = shards
         self.clock = Clock()
         self.rng = Random(f"{seed} world")
+        """The story's: drawn from by all shards alike."""
         self.faults = Faults()
         self.nodes: list[SimNode] = []
         self.by_address: dict[Address, SimNode] = {}
@@ -48,8 +62,72 @@ class World:
         self.following: dict[Guid, Callable[[Record], None]] = {}
         """Who hears the versions of a record that some node follows."""
         self.messages_lost = 0
+        """Of those that nodes of this shard sent."""
+        self.hearers: dict[str, Callable[..., None]] = {"joined": _note_joined}
+        """Who takes in news, by what they are about."""
+        self._going: list[_Going] = []
+        self._news: list[_Going] = []
+        count = shards.count
+        self._bounds = [as_id((number << ID_BITS) // count) for number in range(1, count)]
+        """Where in the keyspace the next shard begins."""
+
+    # --- Time -------------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.run_until(self.clock.now + seconds)
+
+    def run_until(self, until: float) -> None:
+        """Let everything happen that is planned up to a time; then it is that time."""
+        while (begin := self._meet()) <= until:
+            self.clock.run_until(min(begin + LOOKAHEAD_S, until))
+        self.clock.run_until(until)
+
+    def _meet(self) -> float:
+        """Exchange with the other shards what goes there; return when the next thing happens."""
+        mine = self._going, self._news, self.clock.next_at()
+        self._going, self._news = [], []
+        earliest = inf
+        all_news: list[_Going] = []
+        for going, news, next_at in self.shards.gather(mine):
+            earliest = min(earliest, next_at)
+            all_news += news
+            for when, number, what, args in going:
+                earliest = min(earliest, when)
+                if self.nodes[number].here:
+                    self.clock.at(when, getattr(self.nodes[number], what), *args)
+        all_news.sort(key=lambda one: one[:2])
+        for _, number, what, args in all_news:
+            self.hearers[what](self.nodes[number], *args)
+        return earliest
+
+    def tell(self, node: SimNode, what: str, *args: object) -> None:
+        """Let all shards know something of a node, at the end of this window."""
+        self._news.append((self.clock.now, node.number, what, args))
+
+    def post(self, when: float, node: SimNode, what: str, *args: object) -> None:
+        """Let something happen to a node, no sooner than a message's way from now."""
+        if node.here:
+            self.clock.at(when, getattr(node, what), *args)
+        else:
+            self._going.append((when, node.number, what, args))
 
     # --- Nodes ------------------------------------------------------------------------------------
+
+    def is_here(self, point: Id) -> bool:
+        """Return whether a node with this id is of this shard.
+
+        Those with close ids have most to say to each other, and so are of one.
+        """
+        return bisect(self._bounds, point) == self.shards.number
+
+    def share_out(self) -> None:
+        """Give each shard as many of the nodes; none of them may have lived yet."""
+        ids, count = sorted(self.by_id), self.shards.count
+        if ids:
+            self._bounds = [ids[number * len(ids) // count] for number in range(1, count)]
+        for node in self.nodes:
+            node.here = self.is_here(node.id)
 
     def add(self, limits: Limits | None = None, own: Id | None = None) -> SimNode:
         """Add a node that is not yet born; `own` is an id for it that no key gives."""
@@ -78,8 +156,8 @@ class World:
     def revive(self, node: SimNode) -> None:
         """Let a node come back with its disk; without saved contacts it is shown a way."""
         node.start(listen=node.keeps)
+        others = tuple(other.address for other in self._ways_in(node))
         if not node.disk.store.load_contacts(NETWORK):
-            others = tuple(other.address for other in self._ways_in(node))
             node.call(lambda guid: jobs.Bootstrap(guid, others))
 
     def _ways_in(self, newcomer: SimNode) -> list[SimNode]:
@@ -111,49 +189,37 @@ class World:
 
     # --- The way between them ---------------------------------------------------------------------
 
-    def arrival(self, sender: SimNode, receiver: SimNode, not_before: float) -> float | None:
+    def arrival(self, sender: SimNode, end: End) -> float | None:
         """Return when something sent now arrives, or None where nothing passes."""
-        if self.faults.parted(sender.number, receiver.number):
+        if self.faults.parted(sender.number, end.other.number):
             return None
-        delay_s = one_way_s(sender.place, receiver.place) * (1 + JITTER * self.rng.random())
-        return max(self.clock.now + delay_s, not_before)
+        delay_s = end.delay_s * (1 + JITTER * sender.rng.random())
+        return max(self.clock.now + delay_s, end.arrives_at)
 
-    def carry(self, sender: SimNode, end: End, envelope: Envelope, size: int) -> None:
+    def carry(self, sender: SimNode, end: End, envelope: Envelope, data: bytes, size: int) -> None:
         """Let a frame travel, with all that may happen to it on the way."""
-        receiver, clock, faults = end.other, self.clock, self.faults
-        delay_s = end.delay_s * (1 + JITTER * self.rng.random())
+        faults, chance = self.faults, sender.rng.random
+        delay_s = end.delay_s * (1 + JITTER * chance())
         leaves = sender.leaves_at(size) + sender.lag_s
         arrives = end.arrives_at = max(leaves + delay_s, end.arrives_at)
         if not faults.any:
-            clock.at(arrives, receiver.receive, receiver.life, end.there, envelope, size)
+            self._deliver(arrives, end, envelope, data, size)
             return
-        if faults.parted(sender.number, receiver.number) or self.rng.random() < faults.loss:
+        if faults.parted(sender.number, end.other.number) or chance() < faults.loss:
             self.messages_lost += 1
             return
-        if self.rng.random() < faults.overtake:
-            arrives += faults.late_s * self.rng.random()
-        clock.at(arrives, receiver.receive, receiver.life, end.there, envelope, size)
-        if self.rng.random() < faults.repeat:
-            again = arrives + delay_s * self.rng.random()
-            clock.at(again, receiver.receive, receiver.life, end.there, envelope, size)
+        if chance() < faults.overtake:
+            arrives += faults.late_s * chance()
+        self._deliver(arrives, end, envelope, data, size)
+        if chance() < faults.repeat:
+            self._deliver(arrives + delay_s * chance(), end, envelope, data, size)
 
-    def knock(self, node: SimNode, address: Address, dial: fx.Dial) -> tuple[float, str]:
-        """Return how long it takes to dial an address, and why it fails ("" where it does not)."""
-        other = self.by_address.get(address)
-        timeout_s = node.limits.dial_timeout_s
-        if other is node:
-            return 0.001, "it is ourselves"
-        if other is None or other.natted or self.faults.parted(node.number, other.number):
-            return timeout_s, "timed out"
-        if self.faults.parted(other.number, node.number):
-            return timeout_s, "timed out"
-        round_trip_s = 2 * one_way_s(node.place, other.place)
-        if not other.listening:
-            return round_trip_s, "connection refused"
-        if dial.expected not in (None, other.id):
-            why = f"another id answered: {other.id.hex()}"
-            return ROUND_TRIPS_PER_DIAL * round_trip_s, why
-        return ROUND_TRIPS_PER_DIAL * round_trip_s, ""
+    def _deliver(self, when: float, end: End, envelope: Envelope, data: bytes, size: int) -> None:
+        receiver = end.other
+        if receiver.here:
+            self.clock.at(when, receiver.receive, end.there, envelope, size)
+        else:
+            self._going.append((when, receiver.number, "receive_bytes", (end.there, data)))
 
     # --- What happens there -----------------------------------------------------------------------
 
@@ -167,3 +233,7 @@ class World:
         del node
         if guid in self.following:
             self.following[guid](record)
+
+
+def _note_joined(node: SimNode, joined: bool) -> None:
+    node.joined = joined

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.conftest import Command
-from xorbit.cli import sim, sim_plot, sim_run
+from xorbit.cli import sim, sim_plot, sim_run, sim_shards
 from xorbit.cli.sim_show import many_bars, one_bar, span
 from xorbit.sim import tables
 from xorbit.sim.run import Simulation
@@ -170,6 +170,52 @@ def test_on_a_terminal_bars_tell_how_far_each_run_has_come(
     with one_bar() as tell:
         tell("resting", 0.25)
     assert "resting" in capsys.readouterr().err
+
+
+# --- One run on several cores -------------------------------------------------------------------
+
+
+def test_a_large_run_is_shared_by_processes_and_comes_out_the_same(
+    xorbit: Command, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("sim", "--scenario", short, "--nodes", "6", "--json")
+    alone = json.loads(xorbit(*words).out)
+    monkeypatch.setattr(sim_shards, "SHARED_NODES_MIN", 2)
+    monkeypatch.setattr(sim_shards, "cores", lambda: 4)
+    started: list[int] = []
+    start = sim_shards._start
+
+    def counted(number: int, *rest: Any) -> Any:
+        started.append(number)
+        return start(number, *rest)
+
+    monkeypatch.setattr(sim_shards, "_start", counted)
+    shared = json.loads(xorbit(*words).out)
+    assert started == [1]
+    for fact in ("mb_per_node", "real_s"):
+        del alone[fact], shared[fact]
+    assert shared == alone
+    assert not multiprocessing.active_children()
+
+
+def test_a_run_of_which_a_process_dies_says_so(
+    xorbit: Command, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory runs out: nobody waits for it for ever."""
+    monkeypatch.setattr(sim_shards, "SHARED_NODES_MIN", 2)
+    monkeypatch.setattr(sim_shards, "cores", lambda: 2)
+    start = sim_shards._start
+
+    def killed(*words: Any) -> Any:
+        pipe, process = start(*words)
+        process.kill()
+        return pipe, process
+
+    monkeypatch.setattr(sim_shards, "_start", killed)
+    ran = xorbit("sim", "--scenario", short)
+    assert (ran.code, ran.out) == (1, "")
+    assert "a process of this run has ended" in ran.err
+    assert not multiprocessing.active_children()
 
 
 # --- Pictures -------------------------------------------------------------------------------------
