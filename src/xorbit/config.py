@@ -16,6 +16,8 @@ FRAME_BYTES_MAX = 65_536 + 8_192
 
 CONTACTS_MAX = 64
 """How many contacts one message may carry."""
+LEASE_S_MAX = 604_800
+"""For how long one message may promise to push: a week."""
 
 JOB_LOG_ENTRY_BYTES_MAX = 16 * 2**20
 """The largest entry of a job log that is read; nothing larger is ever written."""
@@ -542,6 +544,8 @@ class Limits(Struct, frozen=True, kw_only=True):
                 raise MisuseError(f"limit {low} must not be above {high}")
         if self.closest_count > CONTACTS_MAX:
             raise MisuseError(f"limit closest_count must not be above {CONTACTS_MAX}")
+        if self.lease_s > LEASE_S_MAX:
+            raise MisuseError(f"limit lease_s must not be above {LEASE_S_MAX}")
         for share in ("interval_jitter", "works_share_for_peers"):
             if getattr(self, share) >= 1:
                 raise MisuseError(f"limit {share} must be below 1")

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from tests.sim.stories import EVERYDAY, FORGERS, PARTED, WEATHER
 from xorbit.core import serve
-from xorbit.sim import scenario
+from xorbit.core.state import State
+from xorbit.sim import observer, scenario
 from xorbit.sim.run import Result, Simulation
 from xorbit.sim.scenario import Scenario, parse
 from xorbit.sim.shards import Left
@@ -63,6 +64,43 @@ def in_shards(story: Scenario, count: int) -> list[Result]:
         return list(threads.map(run, range(count)))
 
 
+EVERYTHING = """
+about = "Whatever a story can do to nodes."
+nodes = 16
+[[phases]]
+name = "joining"
+seconds = 30
+join = 0.8
+natted = 0.2
+clients = 0.2
+[[phases]]
+name = "using"
+seconds = 20
+puts = 20
+publishes = 20
+follows = 20
+bytes_per_s = 50000
+[[phases]]
+name = "trouble"
+seconds = 20
+join = 0.2
+besiege = 3
+slow_disks = 0.2
+full_disks = 0.2
+one_way = 3
+part = 0.2
+publishes = 20
+gets = 20
+rush = 30
+[[phases]]
+name = "restarts"
+seconds = 20
+restart = 0.6
+at_once = true
+lookups = 20
+"""
+
+
 def a_day_of_churn() -> Scenario:
     churn = scenario.load("churn").of_nodes(12)
     return replace(
@@ -76,6 +114,7 @@ STORIES = {
     "some lie": parse(FORGERS.encode()),
     "two parts": parse(PARTED.encode()),
     "nodes come and go": a_day_of_churn(),
+    "everything": parse(EVERYTHING.encode()),
 }
 
 
@@ -83,8 +122,23 @@ STORIES = {
 def test_a_world_is_the_same_in_one_shard_and_in_three(story: Scenario) -> None:
     """Every node takes the same steps at the same times, and what came of all is the same."""
     (alone,) = in_shards(story, 1)
-    assert alone.faults == ()
     assert in_shards(story, 3) == [alone, alone, alone]
+    assert alone.steps > 5_000
+
+
+def test_what_is_wrong_is_found_alike_in_one_shard_and_in_three(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which steps are looked at, and how much is told, does not depend on the number of shards."""
+
+    def broken(state: State) -> None:
+        if len(state.table) > 8:
+            raise AssertionError("on purpose")
+
+    monkeypatch.setattr(observer, "check", broken)
+    (alone,) = in_shards(parse(EVERYDAY.encode()), 1)
+    assert len(alone.faults) == observer.FAULTS_MAX
+    assert in_shards(parse(EVERYDAY.encode()), 3) == [alone, alone, alone]
 
 
 def test_each_shard_moves_its_own_nodes_only_and_about_as_many() -> None:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from xorbit.config import CONTACTS_MAX, DEFAULT_LIMITS, FRAME_BYTES_MAX, Limits
+from xorbit.config import CONTACTS_MAX, DEFAULT_LIMITS, FRAME_BYTES_MAX, LEASE_S_MAX, Limits
 from xorbit.errors import MisuseError
 from xorbit.items import BLOCK_BYTES_MAX
 
@@ -53,6 +53,13 @@ def test_answers_name_no_more_contacts_than_a_message_carries() -> None:
     assert Limits(closest_count=CONTACTS_MAX).closest_count == CONTACTS_MAX
     with pytest.raises(MisuseError, match=f"closest_count must not be above {CONTACTS_MAX}"):
         Limits(closest_count=CONTACTS_MAX + 1)
+
+
+def test_no_lease_is_longer_than_a_message_can_say() -> None:
+    """Followers would close the connection on it."""
+    assert Limits(lease_s=LEASE_S_MAX).lease_s == LEASE_S_MAX
+    with pytest.raises(MisuseError, match=f"lease_s must not be above {LEASE_S_MAX}"):
+        Limits(lease_s=LEASE_S_MAX + 1)
 
 
 def test_replace_changes_only_what_it_names() -> None:

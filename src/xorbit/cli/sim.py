@@ -21,16 +21,15 @@ from xorbit.cli.sim_run import Outcome, cores, perform, perform_all, use_large_p
 from xorbit.cli.sim_shards import shared
 from xorbit.cli.sim_show import many_bars, one_bar, show, span
 from xorbit.core import joblog
-from xorbit.errors import MisuseError, WorldError, XorbitError
+from xorbit.errors import MisuseError, XorbitError
 from xorbit.sim import scenario as stories
 from xorbit.sim import tables
 from xorbit.sim.node import SimNode
 from xorbit.sim.run import Result, Simulation
-from xorbit.sim.shards import Died
 from xorbit.sim.trial import Trial
 
 CHECKED_NODES_MAX = 300
-"""In larger worlds the invariants are held after a few steps only."""
+"""In larger worlds the invariants are held after few steps only."""
 LARGE_CHECK_EVERY = 1_000
 """So seldom there, and in the worlds of a table: tests hold them at every step."""
 _NODE = re.compile(r"\bnode (\d+)\b")
@@ -155,8 +154,6 @@ def _one(
     command = [*trial.words(), *_how_checked(check)]
     try:
         simulation, outcome = _run(trial, every, log_jobs)
-    except Died as error:
-        raise WorldError("a process of this run has ended: most likely memory ran out") from error
     except XorbitError:
         raise
     except Exception:

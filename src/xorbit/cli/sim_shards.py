@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from xorbit.cli.sim_run import cores, perform
+from xorbit.errors import WorldError
 from xorbit.sim.run import Simulation
 from xorbit.sim.shards import ALONE, Died, Left, Shards
 from xorbit.sim.trial import Trial
@@ -22,6 +23,8 @@ SHARED_NODES_MIN = 500
 """In a smaller network there is too little to do between two meetings."""
 SHARDS_MAX = 2
 """More would wait for each other most of the time."""
+ENDS_WITHIN_S = 5.0
+"""How long a process that is known to end may take to do so."""
 
 T = TypeVar("T")
 _Part = tuple[T, bool]
@@ -33,6 +36,9 @@ def shared(trial: Trial, check_every: int) -> Generator[Shards]:
     """Give what a simulation shares its world by; where it is large, other processes run the rest.
 
     They end with the run, and with this context in any case.
+
+    Raises:
+        WorldError: one of them has ended before.
     """
     count = min(cores(), SHARDS_MAX) if trial.story().nodes >= SHARED_NODES_MIN else 1
     if count == 1:
@@ -45,10 +51,21 @@ def shared(trial: Trial, check_every: int) -> Generator[Shards]:
         yield _First([pipe for pipe, _ in others])
         for _, process in others:
             process.join()
+    except Died as error:
+        raise WorldError(_why_ended([process for _, process in others])) from error
     finally:
         for pipe, process in others:
             pipe.close()
             process.terminate()
+
+
+def _why_ended(processes: Sequence[BaseProcess]) -> str:
+    for process in processes:
+        process.join(ENDS_WITHIN_S)
+    codes = [process.exitcode for process in processes if process.exitcode]
+    said = " and ".join(str(code) for code in codes) or "0"
+    maybe = ": maybe there was not enough memory" if any(code < 0 for code in codes) else ""
+    return f"a process that shared this run ended with code {said}{maybe}"
 
 
 def _start(

@@ -187,8 +187,9 @@ class Lookup:
             candidate.paths |= paths
             if candidate.stage is _NEW:
                 known = candidate.contact.addresses
-                merged = tuple(dict.fromkeys((*known, *contact.addresses)))
-                candidate.contact = Contact(contact.id, merged[:ADDRESSES_MAX])
+                if contact.addresses != known:
+                    merged = tuple(dict.fromkeys((*known, *contact.addresses)))
+                    candidate.contact = Contact(contact.id, merged[:ADDRESSES_MAX])
                 candidate.source = None if candidate.source is None else source
             elif candidate.source == HEARSAY and source is not None:
                 candidate.source = source

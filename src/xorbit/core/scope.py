@@ -7,7 +7,6 @@ one elsewhere would dial a stranger. Pure, and knows no state.
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from operator import attrgetter
 
 from xorbit.config import HOSTS_REMEMBERED
 from xorbit.items import Address, Contact
@@ -138,16 +137,23 @@ def contacts_in_scope(contacts: tuple[Contact, ...], peer_host: str) -> tuple[Co
     )
 
 
-_addresses = attrgetter("addresses")
+_public: set[str] = set()
+"""Hosts that have been seen to be public, which nearly all are: to look whether others are takes
+several times as long. Nothing is chosen from it."""
+_NO_ADDRESS = (Address("0.0.0.0", 1),)  # noqa: S104 - nobody listens there, it is nowhere
 
 
 def _all_within(contacts: tuple[Contact, ...], reach: Scope) -> bool:
     if reach is Scope.NOWHERE:
         return False
-    if not all(map(_addresses, contacts)):
-        return False  # one has none
-    hosts = [address.host for contact in contacts for address in contact.addresses]
-    return max(map(scope_of, hosts), default=Scope.PUBLIC) <= reach
+    hosts = [address.host for contact in contacts for address in contact.addresses or _NO_ADDRESS]
+    if _public.issuperset(hosts):
+        return True
+    scopes = [scope_of(host) for host in hosts]
+    if len(_public) > HOSTS_REMEMBERED:
+        _public.clear()
+    _public.update(host for host, scope in zip(hosts, scopes, strict=True) if scope is Scope.PUBLIC)
+    return max(scopes) <= reach
 
 
 def in_scope(addresses: tuple[Address, ...], peer_host: str) -> tuple[Address, ...]:

@@ -44,10 +44,6 @@ class Clock:
             do(*args)
         self.now = until
 
-    def run(self, seconds: float) -> None:
-        """Let so much time pass."""
-        self.run_until(self.now + seconds)
-
     def next_at(self) -> float:
         """Return when the next event happens; inf where nothing is planned."""
         return self._events[0][0] if self._events else inf

@@ -46,7 +46,7 @@ class Load:
         """The users who publish, each with the sequence number of the last version."""
         self._ids: list[int] = []
         self._stored: dict[Guid, tuple[ItemKey, Block | Record]] = {}
-        """What is being stored, by the call."""
+        """What is being stored, by the call; where its node dies it stays."""
         world.hearers["stored"] = self._note_stored
         self.judged = True
         """Whether what succeeds and fails now counts for the shares of the result."""
@@ -106,15 +106,16 @@ class Load:
             if judged:
                 self.history.puts_ok += bool(takers)
                 self.history.puts_failed += not takers
-            if takers:
-                self.world.tell(node, "stored", guid, len(takers))
+            self.world.tell(node, "stored", guid, len(takers))
             if node.id in takers and not holds(node, key, item):
                 self._observer.fault(f"node {node.number} counts itself, and its disk has nothing")
 
         node.call(lambda guid: jobs.Store(guid, key, item), done, guid)
 
     def _note_stored(self, _: SimNode, guid: Guid, copies: int) -> None:
-        self.history.note_acknowledged(*self._stored.pop(guid), copies)
+        key, item = self._stored.pop(guid)
+        if copies:
+            self.history.note_acknowledged(key, item, copies)
 
     def get(self) -> None:
         """Get some acknowledged item at some node."""
@@ -152,8 +153,9 @@ class Load:
             return
         followed = Followed(node, node.life, self._rng.choice(records))
         self.history.followed.append(followed)
-        guid = node.call(lambda guid: jobs.Follow(guid, followed.key))
-        self.world.following[guid] = lambda record: self.history.note_pushed(followed, record)
+        if node.here:
+            guid = node.call(lambda guid: jobs.Follow(guid, followed.key))
+            self.world.following[guid] = lambda record: self.history.note_pushed(followed, record)
 
     # --- Nodes ------------------------------------------------------------------------------------
 
@@ -170,6 +172,8 @@ class Load:
         self, node: SimNode, target: Id, done: Callable[[bool], None] | None = None
     ) -> None:
         """Look up a point from a node; `done` hears whether the truly closest node was found."""
+        if not node.here:
+            return
         began, judged = self.world.clock.now, self.judged
 
         def ended(outcome: fx.Outcome) -> None:

@@ -17,10 +17,10 @@ FIBRE_KM_PER_S = 200_000.0
 DETOUR = 1.6
 """How much longer cables are than the shortest way (measured paths: 1.5 to 2)."""
 ACCESS_S_MEDIAN = 0.006
-"""What one end's access line adds each way; lognormal around this."""
+"""What one end's access line adds each way; lognormal around this, with a floor below."""
 ACCESS_SIGMA = 0.7
 ACCESS_S_MIN = 0.005
-"""No line is quicker."""
+"""No line is quicker, so that large worlds can be shared in windows of twice that (shards.py)."""
 LOOKAHEAD_S = 2 * ACCESS_S_MIN
 """What is sent now arrives nowhere sooner: two access lines are on every way."""
 JITTER = 0.05

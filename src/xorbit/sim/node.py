@@ -63,6 +63,7 @@ class SimNode:
         "_dials",
         "_said_joined",
         "_sent_until",
+        "_silent",
         "_tick_at",
         "address",
         "alive",
@@ -131,7 +132,7 @@ class SimNode:
         """Who waits for the outcomes of this node's own calls."""
         self.reports: list[fx.Report] = []
         self.life = 0
-        self.alive = self.listening = False
+        self.alive = self.listening = self._silent = False
         self.joined = False
         """Whether it said lately that it is in the network."""
 
@@ -143,7 +144,7 @@ class SimNode:
         self.life += 1
         self.alive = True
         self.listening = listen
-        self.joined = False
+        self.joined = self._silent = False
         if self.here:
             self._come_to_life(listen=listen)
 
@@ -182,6 +183,7 @@ class SimNode:
             self.disk.crash()
             self.calls.clear()
         self.alive = self.listening = self.joined = False
+        self._silent = silently
         self.life += 1
 
     def cut(self, connection: Guid, reason: str) -> None:
@@ -190,9 +192,7 @@ class SimNode:
         if end is None:
             return
         self._drop(connection, reason)
-        arrives = self.world.arrival(self, end)
-        if arrives is not None:
-            self.world.post(arrives, end.other, "hang_up", end.there)
+        self._hang_up_on(end)
 
     def hang_up(self, connection: Guid) -> None:
         """Hear that the other end of a connection is gone."""
@@ -259,7 +259,7 @@ class SimNode:
         self._busy = False
         if self.machine.state.joined is not self._said_joined:
             self._said_joined = not self._said_joined
-            self.world.tell(self, "joined", self._said_joined)
+            self.world.tell(self, "joined", self.life, self._said_joined)
         self._arm()
 
     def step(self, job: Job) -> None:
@@ -418,16 +418,26 @@ class SimNode:
 
     def knocked(self, number: int, dial: Guid, expected: Id | None, delay_s: float) -> None:
         """Answer who dials: after TCP and TLS 1.3, a round trip each, it may send."""
-        other, now = self.world.nodes[number], self.world.clock.now
-        if self._is_parted(other):
+        if self._is_parted(self.world.nodes[number]):
             return
-        if not self.listening:
-            self.world.post(now + delay_s, other, "refused", dial, "connection refused")
-        elif expected not in (None, self.id):
-            why = f"another id answered: {self.id.hex()}"
-            self.world.post(now + 3 * delay_s, other, "refused", dial, why)
+        if self.listening:
+            wait_s = 2 * delay_s
+            self.world.clock.after(wait_s, self._welcome, number, dial, expected, delay_s)
         else:
-            self.world.post(now + 3 * delay_s, other, "let_in", dial, self.number, delay_s)
+            self._refuse(number, dial, delay_s, "connection refused")
+
+    def _welcome(self, number: int, dial: Guid, expected: Id | None, delay_s: float) -> None:
+        if not self.listening:  # any more
+            self._refuse(number, dial, delay_s, "connection refused")
+        elif expected not in (None, self.id):
+            self._refuse(number, dial, delay_s, f"another id answered: {self.id.hex()}")
+        else:
+            arrives = self.world.clock.now + delay_s
+            self.world.post(arrives, self.world.nodes[number], "let_in", dial, self.number, delay_s)
+
+    def _refuse(self, number: int, dial: Guid, delay_s: float, why: str) -> None:
+        arrives = self.world.clock.now + delay_s
+        self.world.post(arrives, self.world.nodes[number], "refused", dial, why)
 
     def refused(self, dial: Guid, why: str) -> None:
         """Hear that an address leads nowhere, if that is not over yet; try the next."""
@@ -452,13 +462,16 @@ class SimNode:
     def accept(self, number: int, there: Guid, here: Guid, delay_s: float) -> None:
         """Take in a connection that another node has dialled; hang up where that is too late."""
         end = End(self.world.nodes[number], there, delay_s)
-        if not self.listening:
-            arrives = self.world.arrival(self, end)
-            if arrives is not None:
-                self.world.post(arrives, end.other, "hang_up", there)
-            return
-        self.ends[here] = end
-        self._open(here, Address(end.other.address.host, OUTBOUND_PORT), None)
+        if self.listening:
+            self.ends[here] = end
+            self._open(here, Address(end.other.address.host, OUTBOUND_PORT), None)
+        elif not self._silent:
+            self._hang_up_on(end)
+
+    def _hang_up_on(self, end: End) -> None:
+        arrives = self.world.arrival(self, end)
+        if arrives is not None:
+            self.world.post(arrives, end.other, "hang_up", end.there)
 
     def _open(self, connection: Guid, address: Address, dial: Guid | None) -> None:
         peer = self.ends[connection].other.id

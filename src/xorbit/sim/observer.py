@@ -31,6 +31,32 @@ _FLUSH_BYTES = 4_096
 _KINDS: dict[type[Job], int] = {kind: number for number, kind in enumerate(get_args(Job))}
 
 
+class _Trace:
+    """What one node did."""
+
+    __slots__ = ("_hash", "_unhashed", "steps")
+
+    def __init__(self, number: int) -> None:
+        self.steps = number
+        """How many; each node begins elsewhere, so that not all are checked at the same ones."""
+        self._hash = blake3()
+        self._unhashed = bytearray()
+
+    def add(self, now: float, job: Job, effects: int) -> None:
+        self.steps += 1
+        self._unhashed += _STEP.pack(now, _KINDS[type(job)], effects)
+        guid = getattr(job, "guid", None)
+        if guid is not None:
+            self._unhashed += guid
+        if len(self._unhashed) > _FLUSH_BYTES:
+            self.digest()
+
+    def digest(self) -> bytes:
+        self._hash.update(self._unhashed)
+        self._unhashed.clear()
+        return self._hash.digest()
+
+
 class Observer:
     """One watcher for all that is to be known of a run."""
 
@@ -39,10 +65,11 @@ class Observer:
 
         Args:
             world: what to watch.
-            check_every: the invariants are held after every so manieth step; 0: never.
+            check_every: the invariants are held after every so manieth step of a node; 0: never.
         """
         self.steps = 0
-        self.faults: list[str] = []
+        self.faults: list[tuple[float, str]] = []
+        """What was wrong, and when."""
         self.jobs: dict[str, int] = {}
         """How many jobs of each kind have been stepped."""
         self.messages: dict[Guid, int] = {}
@@ -57,8 +84,7 @@ class Observer:
         """How many contacts each node had after its last step."""
         self._world = world
         self._check_every = check_every
-        self._traces: dict[int, tuple[blake3, bytearray]] = {}
-        """What each node did: hashed, and not yet hashed."""
+        self._traces: dict[int, _Trace] = {}
         world.watchers.append(self._saw)
 
     def count(self, work: Guid) -> None:
@@ -68,20 +94,19 @@ class Observer:
     def fault(self, text: str) -> None:
         """Keep what was found wrong."""
         if len(self.faults) < FAULTS_MAX:
-            self.faults.append(f"at {self._world.clock.now:.3f} s: {text}")
+            now = self._world.clock.now
+            self.faults.append((now, f"at {now:.3f} s: {text}"))
 
     def traces(self) -> dict[int, bytes]:
         """Return a hash of every step of each node so far: when, which job, how many effects."""
-        digests: dict[int, bytes] = {}
-        for number, (hashed, unhashed) in self._traces.items():
-            hashed.update(unhashed)
-            unhashed.clear()
-            digests[number] = hashed.digest()
-        return digests
+        return {number: trace.digest() for number, trace in self._traces.items()}
 
     def _saw(self, node: SimNode, job: Job, effects: Sequence[fx.Effect]) -> None:
         self.steps += 1
-        self._trace(node, job, effects)
+        trace = self._traces.get(node.number)
+        if trace is None:
+            trace = self._traces[node.number] = _Trace(node.number)
+        trace.add(self._world.clock.now, job, len(effects))
         if type(job) is HandleRequest:
             if type(job.request) is Store:
                 self._stores[node.number, job.connection, job.guid] = job.request.item
@@ -94,20 +119,8 @@ class Observer:
                 self.written.setdefault(effect.key, {})[node.number] = None
                 self._watch_version(node, effect.key)
         self._watch_table(node, job)
-        if self._check_every and self.steps % self._check_every == 0:
+        if self._check_every and trace.steps % self._check_every == 0:
             self._check(node, effects)
-
-    def _trace(self, node: SimNode, job: Job, effects: Sequence[fx.Effect]) -> None:
-        if node.number not in self._traces:
-            self._traces[node.number] = blake3(), bytearray()
-        hashed, unhashed = self._traces[node.number]
-        unhashed += _STEP.pack(self._world.clock.now, _KINDS[type(job)], len(effects))
-        guid = getattr(job, "guid", None)
-        if guid is not None:
-            unhashed += guid
-        if len(unhashed) > _FLUSH_BYTES:
-            hashed.update(unhashed)
-            unhashed.clear()
 
     def _sent(self, node: SimNode, effect: fx.Send) -> None:
         envelope = effect.envelope

@@ -10,6 +10,7 @@ Nothing here knows how long it really took.
 
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from math import inf
 from random import Random
 
@@ -25,7 +26,7 @@ from xorbit.sim.judge import Judge
 from xorbit.sim.liars import LATE_S, Friends, Liar, Lie
 from xorbit.sim.load import Load
 from xorbit.sim.node import SimNode
-from xorbit.sim.observer import Observer
+from xorbit.sim.observer import FAULTS_MAX, Observer
 from xorbit.sim.scenario import Phase, Scenario
 from xorbit.sim.shards import ALONE, Died, Left, Shards
 from xorbit.sim.world import World
@@ -96,6 +97,7 @@ class _Part(Struct, frozen=True, kw_only=True):
     """What one shard knows of a run."""
 
     history: History
+    faults: list[tuple[float, str]]
     steps: int
     traces: dict[int, bytes]
     contacts: int
@@ -155,7 +157,8 @@ class Simulation:
             pass
         except Exception as error:  # noqa: BLE001 - whatever it is, it must name its seed
             self.observer.fault(_raised(error))
-            self.shards.leave()
+            with suppress(Died):
+                self.shards.leave()
         return self._result(lost, excused)
 
     def _live(self, tell: Tell) -> None:
@@ -360,7 +363,14 @@ class Simulation:
             if any(key not in part for part in parts):
                 del missing[key]
 
-    def _part(self) -> "_Part":
+    def _parts(self) -> list[_Part]:
+        """Return what each shard knows, also where one broke off after all had last met."""
+        try:
+            return self.shards.gather(self._part())
+        except Left:
+            return self.shards.gather(self._part())
+
+    def _part(self) -> _Part:
         """Return what only this shard knows."""
         states = [node.machine.state for node in self.world.alive() if node.here]
         return _Part(
@@ -371,8 +381,9 @@ class Simulation:
                 gets_ok=self.history.gets_ok,
                 gets_failed=self.history.gets_failed,
                 get_s=self.history.get_s,
-                faults=[*self.observer.faults, *self.history.faults, *_errors(self.world.nodes)],
+                faults=[*self.history.faults, *_errors(self.world.nodes)],
             ),
+            faults=self.observer.faults,
             steps=self.observer.steps,
             traces=self.observer.traces(),
             contacts=sum(len(state.table) for state in states),
@@ -381,14 +392,15 @@ class Simulation:
         )
 
     def _result(self, lost: int, excused: int) -> Result:
-        parts = self.shards.gather(self._part())
+        parts = self._parts()
         self.history.take(part.history for part in parts)
         history, alive = self.history, max(len(self.world.alive()), 1)
         lookups, expected = history.lookups, self.scenario.expected
         gets, puts = history.gets_ok + history.gets_failed, history.puts_ok + history.puts_failed
         lookups_ok = _share(sum(one.right for one in lookups), len(lookups))
         gets_ok = _share(history.gets_ok, gets)
-        faults = tuple(sorted(history.faults))
+        seen = sorted(one for part in parts for one in part.faults)[:FAULTS_MAX]
+        faults = (*(text for _, text in seen), *sorted(history.faults))
         as_expected = (
             lookups_ok >= expected.lookups_ok
             and _share(history.puts_ok, puts) >= expected.puts_ok

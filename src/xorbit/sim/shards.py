@@ -6,7 +6,8 @@ time, which is shorter than the way of any message: nothing can come too late (c
 synchronization: Chandy and Misra, "Distributed Simulation", IEEE TSE 1979; windows as in Nicol,
 "The Cost of Conservative Synchronization in Parallel Discrete Event Simulations", JACM 1993). So a
 run is the same, step by step, however many processes it has. That holds as long as the story draws
-its chance alike in all of them, and so asks of a node only what all of them know.
+its chance alike in all of them, and so asks of a node only what all of them know; and but for a run
+that a raised handler ends, where the others come to the end of their window first.
 
 How values get from one process to the other is the business of whoever started them.
 """
@@ -35,7 +36,11 @@ class Shards(Protocol):
         ...
 
     def leave(self) -> None:
-        """Come to an end before one's time: the others' next `gather` raises."""
+        """Come to an end before one's time: the others' next `gather` raises.
+
+        Raises:
+            Died: another's process has ended.
+        """
         ...
 
 

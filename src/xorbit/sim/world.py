@@ -22,7 +22,7 @@ from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.job import Job
-from xorbit.ids import ID_BITS, Guid, Id, as_id
+from xorbit.ids import Guid, Id
 from xorbit.items import Address, Record
 from xorbit.sim.clock import Clock
 from xorbit.sim.network import JITTER, LOOKAHEAD_S, Faults, place
@@ -33,6 +33,8 @@ from xorbit.wire.message import Envelope
 Watcher = Callable[[SimNode, Job, Sequence[fx.Effect]], None]
 _Going = tuple[float, int, str, tuple[object, ...]]
 """When something happens to which node of another shard, what, and with what."""
+_News = tuple[float, int, str, tuple[object, ...]]
+"""When something became so of which node, what that is about, and what it is."""
 
 
 class World:
@@ -66,9 +68,8 @@ class World:
         self.hearers: dict[str, Callable[..., None]] = {"joined": _note_joined}
         """Who takes in news, by what they are about."""
         self._going: list[_Going] = []
-        self._news: list[_Going] = []
-        count = shards.count
-        self._bounds = [as_id((number << ID_BITS) // count) for number in range(1, count)]
+        self._news: list[_News] = []
+        self._bounds: list[Id] = []
         """Where in the keyspace the next shard begins."""
 
     # --- Time -------------------------------------------------------------------------------------
@@ -88,11 +89,12 @@ class World:
         mine = self._going, self._news, self.clock.next_at()
         self._going, self._news = [], []
         earliest = inf
-        all_news: list[_Going] = []
+        all_news: list[_News] = []
         for going, news, next_at in self.shards.gather(mine):
             earliest = min(earliest, next_at)
             all_news += news
             for when, number, what, args in going:
+                assert when >= self.clock.now, "it takes longer than a window"
                 earliest = min(earliest, when)
                 if self.nodes[number].here:
                     self.clock.at(when, getattr(self.nodes[number], what), *args)
@@ -235,5 +237,6 @@ class World:
             self.following[guid](record)
 
 
-def _note_joined(node: SimNode, joined: bool) -> None:
-    node.joined = joined
+def _note_joined(node: SimNode, life: int, joined: bool) -> None:
+    if life == node.life:
+        node.joined = joined

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from xorbit.config import CONTACTS_MAX
+from xorbit.config import CONTACTS_MAX, LEASE_S_MAX
 from xorbit.errors import WireError
 from xorbit.ids import GUID_BYTES, Guid
 from xorbit.items import Address, Contact, IdField, Item, ItemKey, Record, Sequence63
@@ -20,7 +20,6 @@ PROTOCOL_VERSION = 1
 KEYS_MAX = 1_024
 ALSO_MAX = 16
 REASON_CHARACTERS_MAX = 256
-LEASE_S_MAX = 7 * 86_400
 AGE_S_MAX = 100 * 365 * 86_400
 """No copy is said to be older: a century."""
 

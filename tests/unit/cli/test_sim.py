@@ -214,7 +214,7 @@ def test_a_run_of_which_a_process_dies_says_so(
     monkeypatch.setattr(sim_shards, "_start", killed)
     ran = xorbit("sim", "--scenario", short)
     assert (ran.code, ran.out) == (1, "")
-    assert "a process of this run has ended" in ran.err
+    assert "a process that shared this run ended with code -9: maybe there was not" in ran.err
     assert not multiprocessing.active_children()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from xorbit.core import scope
 from xorbit.core.scope import (
     Scope,
     contacts_in_scope,
@@ -125,3 +126,16 @@ def test_who_stands_close_together() -> None:
     assert subnet_of("::ffff:203.0.113.7") == subnet_of("203.0.113.1")
     for host in ("10.0.0.1", "127.0.0.1", "fe80::1", "node.example"):
         assert subnet_of(host) is None
+
+
+def test_what_is_remembered_of_public_hosts_is_bounded_and_changes_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scope, "HOSTS_REMEMBERED", 4)
+    away = tuple(
+        Contact(id_of(bytes([number])), (Address(f"8.8.{number}.8", 1),)) for number in range(40)
+    )
+    for number in range(40):
+        assert contacts_in_scope(away[number : number + 2], "9.9.9.9") == away[number : number + 2]
+        assert contacts_in_scope((away[number], HOME), "9.9.9.9") == (away[number],)
+        assert len(scope._public) <= 4 + 2

@@ -47,9 +47,9 @@ def test_events_happen_in_the_order_of_their_times_and_at_one_time_in_that_of_th
     clock.after(1.0, seen.append, "early")
     clock.after(1.0, seen.append, "early too")
     assert clock.next_at() == began + 1.0
-    clock.run(1.5)
+    clock.run_until(clock.now + 1.5)
     assert seen == ["early", "early too"]
-    clock.run(4.5)
+    clock.run_until(clock.now + 4.5)
     assert seen == ["early", "early too", "late"]
     assert clock.now == began + 6.0
     assert clock.next_at() == inf
@@ -105,9 +105,9 @@ def test_a_disk_answers_each_effect_once_after_its_commit():
     disk.perform(WriteStore(GUID, KEY, BLOCK))
     disk.perform(CheckStore(GUID, (KEY,)))
     assert not done
-    clock.run(1.0)
+    clock.run_until(clock.now + 1.0)
     disk.perform(ReadStore(GUID, KEY))
-    clock.run(1.0)
+    clock.run_until(clock.now + 1.0)
     kinds = [type(job) for job in done]
     assert kinds == [jobs.StoreChecked, jobs.StoreWritten, jobs.StoreRead]
 
@@ -119,7 +119,7 @@ def test_a_crash_loses_what_was_not_committed_and_answers_nothing_of_it():
         disk.perform(WriteStore(GUID, KEY, BLOCK))
         disk.perform(ReadStore(GUID, KEY))
         disk.crash()
-        clock.run(1.0)
+        clock.run_until(clock.now + 1.0)
         assert not done
         held += disk.store.have([KEY])
     assert set(held) == {True, False}  # it may have been on disk, and nobody was told
@@ -130,10 +130,10 @@ def test_a_full_disk_says_so_and_a_forgetful_one_lies():
     disk.full = True
     disk.perform(WriteStore(GUID, KEY, BLOCK))
     disk.perform(DropItems(GUID, (KEY,), 0.0))
-    clock.run(1.0)
+    clock.run_until(clock.now + 1.0)
     disk.full, disk.forgets = False, True
     disk.perform(WriteStore(GUID, KEY, BLOCK))
-    clock.run(1.0)
+    clock.run_until(clock.now + 1.0)
     codes = [job.code for job in done if isinstance(job, jobs.StoreWritten)]
     assert codes == ["failed", "stored"]
     assert disk.store.have([KEY]) == [False]
