@@ -23,7 +23,7 @@ SHARED_NODES_MIN = 500
 """In a smaller network there is too little to do between two meetings."""
 SHARDS_MAX = 2
 """More would wait for each other most of the time."""
-ENDS_WITHIN_S = 5.0
+PROCESS_ENDS_WITHIN_S = 5.0
 """How long a process that is known to end may take to do so."""
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def shared(trial: Trial, check_every: int) -> Generator[Shards]:
 
 def _why_ended(processes: Sequence[BaseProcess]) -> str:
     for process in processes:
-        process.join(ENDS_WITHIN_S)
+        process.join(PROCESS_ENDS_WITHIN_S)
     codes = [process.exitcode for process in processes if process.exitcode]
     said = " and ".join(str(code) for code in codes) or "0"
     maybe = ": maybe there was not enough memory" if any(code < 0 for code in codes) else ""

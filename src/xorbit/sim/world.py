@@ -1,7 +1,8 @@
 """The simulated world: virtual time, the nodes in it, and the way between them.
 
     world = World(seed=7)
-    nodes = world.grow(100)
+    for _ in range(100):
+        world.join(world.add())
     world.run(60.0)
 
 One seed decides everything, however many processes share the world (shards.py): all of them know
@@ -138,13 +139,6 @@ class World:
         self.by_address[node.address] = node
         self.by_id[node.id] = node
         return node
-
-    def grow(self, count: int, within_s: float = 0.0) -> list[SimNode]:
-        """Add so many nodes; each is born at a time of its own and joins through one alive."""
-        nodes = [self.add() for _ in range(count)]
-        for node in nodes:
-            self.clock.after(within_s * self.rng.random(), self.join, node)
-        return nodes
 
     def join(self, node: SimNode, by: SimNode | None = None) -> None:
         """Let a node be born and join through another, or through any two that live."""
