@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -28,6 +28,7 @@ FORMS_WITHIN_S = 20.0
 HELD_AGAIN_WITHIN_S = 60.0
 BACK_WITHIN_S = 60.0
 REPLICAS = DEFAULT_LIMITS.replicas
+Connect = Callable[[Sequence[NodeProcess]], Awaitable[list[ControlClient]]]
 KEEPERS_MAX = REPLICAS + DEFAULT_LIMITS.surplus_holders_max
 """Who is farther from an item than so many others lets go of it; its owner never does."""
 
@@ -41,6 +42,31 @@ def swarm():
         node.kill()
 
 
+@pytest.fixture
+async def clients_of() -> AsyncGenerator[Connect]:
+    """Connect clients to nodes; close them in the end."""
+    clients: list[ControlClient] = []
+
+    async def connect_to(nodes: Sequence[NodeProcess]) -> list[ControlClient]:
+        return [await one(node) for node in nodes]
+
+    async def one(node: NodeProcess) -> ControlClient:
+        clients.append(client := await connect(node.home))
+        return client
+
+    yield connect_to
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+async def census() -> AsyncGenerator["Census"]:
+    """Give who asks what nodes hold; close its connections in the end."""
+    census = Census()
+    yield census
+    await census.peer.transport.close()
+
+
 def start(nodes: list[NodeProcess], tmp_path: Path, count: int) -> None:
     """Start so many nodes at once, each given only the first one's address."""
     first = NodeProcess(tmp_path / "0")
@@ -51,10 +77,6 @@ def start(nodes: list[NodeProcess], tmp_path: Path, count: int) -> None:
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(one, range(1, count)))
-
-
-async def clients_of(nodes: Sequence[NodeProcess]) -> list[ControlClient]:
-    return [await connect(node.home) for node in nodes]
 
 
 def id_of_process(node: NodeProcess) -> Id:
@@ -117,9 +139,11 @@ async def has_formed(
         await asyncio.sleep(0.2)
 
 
-async def close_all(clients: Sequence[ControlClient]) -> None:
-    for client in clients:
-        await client.close()
+async def know_each_other(clients: Sequence[ControlClient], nodes: Sequence[NodeProcess]) -> None:
+    """Have each node ask each other one: who is near neither it nor its points it need not know."""
+    for client, node in zip(clients, nodes, strict=True):
+        others = [other.address for other in nodes if other is not node]
+        await asyncio.gather(*map(client.ping, others))
 
 
 # --- What it keeps --------------------------------------------------------------------------------
@@ -219,7 +243,7 @@ def victims(nodes: Sequence[NodeProcess], items: Items, held: dict[ItemKey, set[
 
 @pytest.mark.parametrize("count", [2, 3])
 async def test_a_few_nodes_given_one_address_find_each_other_and_each_others_items(
-    count: int, tmp_path: Path, swarm: list[NodeProcess]
+    count: int, tmp_path: Path, swarm: list[NodeProcess], clients_of: Connect
 ) -> None:
     """Each finger is the true nearest, each id leads to its node, each item is got everywhere."""
     start(swarm, tmp_path, count)
@@ -229,18 +253,17 @@ async def test_a_few_nodes_given_one_address_find_each_other_and_each_others_ite
     for client, node in zip(clients, swarm, strict=True):
         await items.put(client, id_of_process(node))
     await items.are_had(clients)
-    await close_all(clients)
 
 
 @pytest.mark.timeout(300)
 async def test_a_network_of_32_forms_and_outlives_a_quarter_of_its_nodes(
-    tmp_path: Path, swarm: list[NodeProcess]
+    tmp_path: Path, swarm: list[NodeProcess], clients_of: Connect, census: Census
 ) -> None:
     """As a few do; then eight are killed, and come back with nothing but what they had saved."""
     start(swarm, tmp_path, 32)
     clients = dict(zip(swarm, await clients_of(swarm), strict=True))
     await has_formed([*clients.values()], swarm, FORMS_WITHIN_S)
-    items, census = Items(), Census()
+    items = Items()
     for node, client in clients.items():
         await items.put(client, id_of_process(node))
     await items.are_had([*clients.values()])
@@ -261,17 +284,16 @@ async def test_a_network_of_32_forms_and_outlives_a_quarter_of_its_nodes(
     swarm += back
     clients |= dict(zip(back, await clients_of(back), strict=True))
     await has_formed([*clients.values()], [*clients], BACK_WITHIN_S)
+    await know_each_other([*clients.values()], [*clients])
     await is_kept(census, [*clients], items, and_no_heap=True)
     await items.are_had([*clients.values()])
-    await census.peer.transport.close()
-    await close_all([*clients.values()])
 
 
 # --- Nodes that go and come -----------------------------------------------------------------------
 
 
 async def test_the_first_node_dies_and_the_rest_go_on(
-    tmp_path: Path, swarm: list[NodeProcess]
+    tmp_path: Path, swarm: list[NodeProcess], clients_of: Connect
 ) -> None:
     """They put, get and find as before, and a newcomer joins through any of them."""
     start(swarm, tmp_path, 6)
@@ -291,10 +313,11 @@ async def test_the_first_node_dies_and_the_rest_go_on(
     await has_formed([*others, client], [*rest, late], FORMS_WITHIN_S)
     await items.put(client, id_of_process(late))
     await items.are_had([*others, client])
-    await close_all([*others, client])
 
 
-async def test_routing_table_lost_at_restart(tmp_path: Path, swarm: list[NodeProcess]) -> None:
+async def test_routing_table_lost_at_restart(
+    tmp_path: Path, swarm: list[NodeProcess], clients_of: Connect
+) -> None:
     """A node restarted with no address comes back by its saved table; the first one is gone.
 
     The network of 32 shows the same of nodes that were killed.
@@ -318,4 +341,3 @@ async def test_routing_table_lost_at_restart(tmp_path: Path, swarm: list[NodePro
     await has_formed([*clients[1:3], client], [*rest, back], BACK_WITHIN_S)
     new = await client.whereis(id_of_process(back))
     assert new.addresses == (Address("127.0.0.1", int(back.address.rpartition(":")[2])),)
-    await close_all([*clients[1:3], client])
