@@ -1,6 +1,7 @@
 """One world in several processes is the same world, step by step; a shard that fails ends all."""
 
 from concurrent.futures import ThreadPoolExecutor
+from operator import is_
 from threading import Barrier
 from typing import TypeVar
 
@@ -10,10 +11,13 @@ from msgspec.structs import replace
 from tests.sim.stories import EVERYDAY, FORGERS, PARTED, WEATHER
 from xorbit.core import serve
 from xorbit.core.state import State
+from xorbit.ids import Guid
 from xorbit.sim import observer, scenario
 from xorbit.sim.run import Result, Simulation
 from xorbit.sim.scenario import Scenario, parse
 from xorbit.sim.shards import Left
+from xorbit.sim.world import World
+from xorbit.wire.message import Closest, Envelope, decode, encode
 
 T = TypeVar("T")
 WITHIN_S = 300.0
@@ -151,6 +155,17 @@ def test_each_shard_moves_its_own_nodes_only_and_about_as_many() -> None:
     assert sorted(here[0] + here[1]) == sorted(halves[0].by_id)
     assert len(here[0]) == len(here[1]) == 8
     assert max(here[0]) < min(here[1]), "those that are close together are of one"
+
+
+def test_what_other_shards_name_is_remembered_once_however_many_nodes_hear_of_it() -> None:
+    world = World(seed=0)
+    named = Closest(tuple(world.add().contact for _ in range(3)))
+    answer = encode(Envelope(Guid(bytes(16)), Guid(bytes(16)), named))
+    first, again = (world.as_here(decode(answer)).body for _ in range(2))
+    assert isinstance(first, Closest)
+    assert isinstance(again, Closest)
+    assert first == again == named
+    assert all(map(is_, first.contacts, again.contacts))
 
 
 def test_a_handler_that_raises_in_one_shard_is_a_fault_of_the_run_and_its_end(

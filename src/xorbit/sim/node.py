@@ -360,7 +360,7 @@ class SimNode:
 
     def receive_bytes(self, connection: Guid, data: bytes) -> None:
         """Take in a frame that comes from another shard."""
-        self.receive(connection, decode(data), len(data) + HEADER_BYTES)
+        self.receive(connection, self.world.as_here(decode(data)), len(data) + HEADER_BYTES)
 
     def receive(self, connection: Guid, envelope: Envelope, size: int) -> None:
         """Take a frame in; where the line is full it waits."""

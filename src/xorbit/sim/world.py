@@ -24,12 +24,12 @@ from xorbit.core import effect as fx
 from xorbit.core import job as jobs
 from xorbit.core.job import Job
 from xorbit.ids import Guid, Id
-from xorbit.items import Address, Record
+from xorbit.items import Address, Contact, Record
 from xorbit.sim.clock import Clock
 from xorbit.sim.network import JITTER, LOOKAHEAD_S, Faults, place
 from xorbit.sim.node import NETWORK, End, SimNode
 from xorbit.sim.shards import ALONE, Shards
-from xorbit.wire.message import Envelope
+from xorbit.wire.message import Closest, Envelope
 
 Watcher = Callable[[SimNode, Job, Sequence[fx.Effect]], None]
 _Going = tuple[float, int, str, tuple[object, ...]]
@@ -70,6 +70,8 @@ class World:
         """Who takes in news, by what they are about."""
         self._going: list[_Going] = []
         self._news: list[_News] = []
+        self._named: dict[Contact, Contact] = {}
+        """The contacts that nodes of other shards have named."""
         self._bounds: list[Id] = []
         """Where in the keyspace the next shard begins."""
 
@@ -216,6 +218,19 @@ class World:
             self.clock.at(when, receiver.receive, end.there, envelope, size)
         else:
             self._going.append((when, receiver.number, "receive_bytes", (end.there, data)))
+
+    def as_here(self, envelope: Envelope) -> Envelope:
+        """Let a message from another shard name contacts by objects that all nodes here share.
+
+        What a node has heard of is most of what it remembers; each with its own takes half as much
+        memory again.
+        """
+        match envelope.body:
+            case Closest(contacts):
+                shared = Closest(tuple(map(self._named.setdefault, contacts, contacts)))
+                return Envelope(envelope.guid, envelope.work, shared)
+            case _:
+                return envelope
 
     # --- What happens there -----------------------------------------------------------------------
 
