@@ -423,10 +423,12 @@ class SimNode:
         if self.listening:
             wait_s = 2 * delay_s
             self.world.clock.after(wait_s, self._welcome, number, dial, expected, delay_s)
-        else:
+        elif not self._silent:
             self._refuse(number, dial, delay_s, "connection refused")
 
     def _welcome(self, number: int, dial: Guid, expected: Id | None, delay_s: float) -> None:
+        if self._silent:
+            return
         if not self.listening:  # any more
             self._refuse(number, dial, delay_s, "connection refused")
         elif expected not in (None, self.id):

@@ -3,6 +3,7 @@
 import pytest
 
 from xorbit.core import job as jobs
+from xorbit.sim.clock import START_S
 from xorbit.sim.network import one_way_s
 from xorbit.sim.node import SimNode
 from xorbit.sim.world import World
@@ -68,6 +69,18 @@ def test_who_dies_when_the_handshake_is_nearly_done_hangs_up_unless_it_vanishes(
     two.run(3.0)
     lost = [] if silently else [jobs.ConnectionLost]
     assert two.heard[0] == [jobs.ConnectionOpened, *lost]
+
+
+@pytest.mark.parametrize("ways", [0.0, 1.5, 2.9])
+def test_who_has_vanished_without_a_word_lets_a_dial_time_out(ways: float) -> None:
+    two = Two()
+    two.dial()
+    two.run(ways)
+    two.other.kill(silently=True)
+    two.world.run(two.one.limits.dial_timeout_s - two.world.clock.now + START_S - 0.1)
+    assert two.heard[0] == []
+    two.world.run(0.2)
+    assert two.heard[0] == [jobs.DialFailed]
 
 
 def test_an_address_where_nobody_can_be_dialled_times_out() -> None:
