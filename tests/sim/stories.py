@@ -166,6 +166,25 @@ seconds = 20
 calm = true
 gets = 100
 """
+COLLUDERS = """
+about = "A fifth colludes: they name only each other and give nothing."
+nodes = 80
+[[phases]]
+name = "joining"
+seconds = 30
+join = 1.0
+liars = 0.2
+[[phases]]
+name = "storing"
+seconds = 10
+puts = 20
+[[phases]]
+name = "reading"
+seconds = 15
+calm = true
+gets = 40
+lookups = 120
+"""
 PARTED = """
 about = "Two parts are well by themselves for so long that they forget each other."
 nodes = 12

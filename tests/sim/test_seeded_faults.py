@@ -12,6 +12,7 @@ import pytest
 
 from tests.sim.stories import (
     AGEING,
+    COLLUDERS,
     DEATHS,
     EVERYDAY,
     FORGERS,
@@ -196,6 +197,12 @@ def take_any_answer_for_any_question(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(links, "handle_response", mistaken)
 
 
+def believe_the_closest_whoever_they_are(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks whether those found are as many as there should be, or goes another way."""
+    patch.setattr(work, "_is_sparse", lambda *_: False)
+    patch.setattr(lookup.Lookup, "begin_at", lambda *_: None)
+
+
 # --- Versions -------------------------------------------------------------------------------------
 
 
@@ -304,6 +311,7 @@ FAULTS = (
     Fault(take_hearsay_for_proof, EVERYDAY, "a contact that proved nothing"),
     Fault(hand_on_who_fails, EVERYDAY, "handed on a contact that fails"),
     Fault(take_any_answer_for_any_question, WEATHER, "took an honest one for a liar"),
+    Fault(believe_the_closest_whoever_they_are, COLLUDERS, "lookups failed"),
     Fault(store_older_records, VERSIONS, "has let version"),
     Fault(read_the_last_instead_of_the_newest, VERSIONS, "after it had seen"),
     Fault(never_push, EVERYDAY, "has not heard of"),

@@ -3,6 +3,7 @@
 The stepping itself is core/joblog.py's; here its jobs and effects are only made readable.
 """
 
+import traceback
 from collections.abc import Sequence
 from enum import Enum
 from itertools import islice
@@ -45,7 +46,8 @@ def replay(
 ) -> None:
     """Step through a log of jobs: show each job and the effects it had.
 
-    The log has all that decided anything, so what happens is what happened then.
+    The log has all that decided anything, so what happens is what happened then. A job whose
+    handler raises is the last.
     """
     with log.open("rb") as source:
         header, entries = joblog.read(source)
@@ -59,20 +61,26 @@ def replay(
             talk(f"nothing to show: expected a step from {first:,} on, got to step {number:,}")
 
 
-def _show(number: int, now: float, job: Job, effects: list[Effect], json: bool) -> None:
+def _show(number: int, now: float, job: Job, effects: list[Effect] | Exception, json: bool) -> None:
+    raised = _raised(effects) if isinstance(effects, Exception) else None
+    wanted = [] if isinstance(effects, Exception) else effects
     if json:
-        fact_json(
-            {
-                "step": number,
-                "now": now,
-                "job": plain(job),
-                "effects": [plain(effect) for effect in effects],
-            }
-        )
+        step = {"step": number, "now": now, "job": plain(job)}
+        step |= {"effects": [plain(effect) for effect in wanted]}
+        fact_json(step if raised is None else {**step, "raised": raised})
         return
     fact(f"{number:>6}  {now:.6f}  {compact(job)}")
-    for effect in effects:
+    for effect in wanted:
         fact(f"{'':>6}  -> {compact(effect)}")
+    if raised is not None:
+        fact(f"{'':>6}  raised {raised}")
+
+
+def _raised(error: Exception) -> str:
+    """Return an error with the line of the core that it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    file = where.filename.rpartition("/")[2]
+    return f"{type(error).__name__}: {error} ({file}, line {where.lineno})"
 
 
 def compact(value: object) -> str:

@@ -31,7 +31,7 @@ from xorbit.sim.trial import Trial
 CHECKED_NODES_MAX = 300
 """In larger worlds the invariants are held after few steps only."""
 LARGE_CHECK_EVERY = 1_000
-"""So seldom there, and in the worlds of a table: tests hold them at every step."""
+"""So seldom there, and in all worlds of a table: tests hold them at every step."""
 _NODE = re.compile(r"\bnode (\d+)\b")
 
 
@@ -105,7 +105,8 @@ def sim(
     check: Annotated[
         bool | None,
         typer.Option(
-            help="Hold every invariant after each step.", show_default="in worlds of up to 300"
+            help="Hold every invariant after each step.",
+            show_default="in single runs of up to 300 nodes",
         ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the scenarios and end.")] = False,
@@ -115,7 +116,8 @@ def sim(
     """Simulate a network of production nodes: thousands in one world, exactly repeatable.
 
     The same seed gives the same trace hash. Ends with exit code 1 where a promise was broken or
-    less succeeded than the scenario expects, and then names the command that repeats it.
+    less succeeded than the scenario expects (it expects nothing of the weather that --churn, --loss
+    and --liars make), and then names the command that repeats it.
     """
     if list_:
         fact_columns([(name, stories.load(name).about) for name in stories.names()])
@@ -185,7 +187,7 @@ def _run(
             return simulation, perform(simulation, tell)
     simulation = Simulation(story, trial.seed, check_every=check_every)
     number, path = log_jobs
-    count = len(simulation.world.nodes)
+    count = story.nodes + sum(phase.besiege for phase in story.phases)
     if not 0 <= number < count:
         raise MisuseError(f"expected a node from 0 to {count - 1}, got {number}")
     with path.open("wb") as log, one_bar() as tell:
@@ -194,17 +196,22 @@ def _run(
 
 
 def _log_node(simulation: Simulation, number: int, log: BinaryIO) -> None:
-    """Write down the jobs of one node, until it dies for the first time."""
-    node = simulation.world.nodes[number]
-    seed = node.first_seed
-    log.write(joblog.encode_header(node.id, node.limits, seed))
+    """Write down the jobs of one node, until it dies for the first time.
 
-    def saw(stepped: SimNode, job: joblog.Job, effects: object) -> None:
-        del effects
-        if stepped is node and node.life == 1:
-            log.write(joblog.encode_entry(simulation.world.clock.now, job))
+    Each before it is stepped: the last may be the one that raises.
+    """
+    has_header = False
 
-    simulation.world.watchers.append(saw)
+    def note(node: SimNode, job: joblog.Job) -> None:
+        nonlocal has_header
+        if node.number != number or node.life != 1:
+            return
+        if not has_header:
+            has_header = True
+            log.write(joblog.encode_header(node.id, node.limits, node.first_seed))
+        log.write(joblog.encode_entry(simulation.world.clock.now, job))
+
+    simulation.world.loggers.append(note)
 
 
 def _missed(expected: stories.Expected, result: Result) -> list[str]:
@@ -276,24 +283,24 @@ def _table(
     took_s = (datetime.now().astimezone() - began).total_seconds()
     results = [one.result if isinstance(one, Outcome) else None for one in outcomes]
     if json:
-        fact_json(_table_facts(table, outcomes))
+        fact_json(_table_facts(table, outcomes, check))
     else:
         fact(tables.markdown(table, results))
         fact("")
-        fact(_printed_by(_table_command(name, trial), began, took_s))
+        fact(_printed_by(_table_command(name, trial, check), began, took_s))
     if plot is not None:
         _tell_written(pictures.plot_table(table, results, plot))
-    return _judged(table, outcomes)
+    return _judged(table, outcomes, check)
 
 
-def _table_command(name: str, trial: Trial) -> str:
+def _table_command(name: str, trial: Trial, check: bool | None) -> str:
     """Return the command that prints a table again."""
     words = ["xorbit", "sim", "--table", name]
     words += [] if trial.nodes is None else ["--nodes", str(trial.nodes)]
     words += [] if trial.seed == Trial().seed else ["--seed", trial.seed]
     for limit, value in trial.limits.items():
         words += ["--limit", f"{limit}={value}"]
-    return shlex.join(words)
+    return shlex.join([*words, *_how_checked(check)])
 
 
 def _printed_by(command: str, began: datetime, took_s: float) -> str:
@@ -305,11 +312,13 @@ def _printed_by(command: str, began: datetime, took_s: float) -> str:
     )
 
 
-def _table_facts(table: tables.Table, outcomes: Sequence[Outcome | str]) -> dict[str, object]:
+def _table_facts(
+    table: tables.Table, outcomes: Sequence[Outcome | str], check: bool | None
+) -> dict[str, object]:
     rows = [
         {
             **dict(zip(table.known, row.cells, strict=True)),
-            "command": shlex.join(row.trial.words()),
+            "command": shlex.join([*row.trial.words(), *_how_checked(check)]),
             "result": outcome.facts() if isinstance(outcome, Outcome) else None,
         }
         for row, outcome in zip(table.rows, outcomes, strict=True)
@@ -317,12 +326,23 @@ def _table_facts(table: tables.Table, outcomes: Sequence[Outcome | str]) -> dict
     return {"table": table.name, "about": table.about, "rows": rows}
 
 
-def _judged(table: tables.Table, outcomes: Sequence[Outcome | str]) -> int:
-    """Tell every run that failed or broke a promise: what the table says of it is worth nothing."""
+def _judged(table: tables.Table, outcomes: Sequence[Outcome | str], check: bool | None) -> int:
+    """Tell every run that failed, lost something or broke another promise.
+
+    What the table says of it is worth nothing.
+    """
     code = ExitCode.DONE
     for row, outcome in zip(table.rows, outcomes, strict=True):
-        faults = [outcome] if isinstance(outcome, str) else outcome.result.faults
-        if faults:
-            talk(f"broken: {faults[0]}; to repeat it: {shlex.join(row.trial.words())}")
+        if fault := _broken(row.trial, outcome):
+            command = shlex.join([*row.trial.words(), *_how_checked(check)])
+            talk(f"broken: {fault}; to repeat it: {command}")
             code = ExitCode.FAILED
     return code
+
+
+def _broken(trial: Trial, outcome: Outcome | str) -> str | None:
+    if isinstance(outcome, str):
+        return outcome
+    lost, may_be = outcome.result.items_lost, trial.story().expected.items_lost
+    lost_ones = (f"{lost:,} items are lost",) if lost > may_be else ()
+    return next(iter((*outcome.result.faults, *lost_ones)), None)

@@ -154,9 +154,9 @@ def _items(result: Result) -> str:
 
 
 def _traffic(result: Result) -> str:
-    if not result.messages_per_node_per_s:
-        return "not measured: users were never silent for a whole phase"
     messages, size = result.messages_per_node_per_s, result.bytes_per_node_per_s
+    if messages is None or size is None:
+        return "not measured: users were never silent for a whole phase"
     return f"{messages:,.2f} messages, {size:,.0f} bytes per node and second"
 
 

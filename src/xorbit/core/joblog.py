@@ -77,10 +77,20 @@ def read(source: BinaryIO) -> tuple[Header, Iterator[Entry]]:
     return header, _entries(source)
 
 
-def replay(machine: Machine, entries: Iterable[Entry]) -> Iterator[tuple[float, Job, list[Effect]]]:
-    """Step a machine through a log; yield each step's time, job and effects."""
+def replay(
+    machine: Machine, entries: Iterable[Entry]
+) -> Iterator[tuple[float, Job, list[Effect] | Exception]]:
+    """Step a machine through a log; yield each step's time, job and effects.
+
+    Ends with the step that raises, if one does: that has the error in the place of effects.
+    """
     for entry in entries:
-        yield entry.now, entry.job, machine.step(entry.now, entry.job)
+        try:
+            effects = machine.step(entry.now, entry.job)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+            yield entry.now, entry.job, error
+            return
+        yield entry.now, entry.job, effects
 
 
 def _entries(source: BinaryIO) -> Iterator[Entry]:

@@ -31,12 +31,12 @@ def session_s(rng: Random, median_s: float, law: Law) -> float:
 class Churn:
     """Lets nodes of a world go and come back, until it is stopped."""
 
-    def __init__(self, world: World, median_s: float, law: Law) -> None:
+    def __init__(self, world: World, median_s: float, law: Law, rng: Random) -> None:
         """Begin with every node that lives now; the first sessions have begun before."""
         self._world = world
-        self._median_s = median_s
-        self._law: Law = law
-        self._rng = Random(f"{world.seed} churn")
+        self.law = median_s, law
+        """The median session in seconds, and how sessions are spread around it."""
+        self._rng = rng
         self.on = True
         self.over = False
         """Whether whoever is away stays away, so that the end can be judged."""
@@ -49,7 +49,7 @@ class Churn:
         self.on = False
 
     def _plan_death(self, node: SimNode) -> None:
-        length_s = session_s(self._rng, self._median_s, self._law)
+        length_s = session_s(self._rng, *self.law)
         self._world.clock.after(length_s, self._die, node, node.life)
 
     def _die(self, node: SimNode, life: int) -> None:
@@ -57,7 +57,8 @@ class Churn:
             return
         self.deaths += 1
         node.kill(silently=self._rng.random() < SILENT_SHARE)
-        away_s = session_s(self._rng, self._median_s * AWAY_SHARE, self._law)
+        median_s, law = self.law
+        away_s = session_s(self._rng, median_s * AWAY_SHARE, law)
         self._world.clock.after(away_s, self._return, node)
 
     def _return(self, node: SimNode) -> None:

@@ -10,7 +10,9 @@ judge alike, once they have told each other what the disks hold.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from math import inf
 from random import Random
+from typing import NamedTuple
 
 from xorbit.core.state import State
 from xorbit.ids import Guid, Id
@@ -21,6 +23,8 @@ from xorbit.sim.node import SimNode
 from xorbit.sim.observer import Observer
 from xorbit.sim.world import World
 
+HEAL_S = 120.0
+"""How long after the last fault all must be well again."""
 SAMPLE = 32
 """How many nodes are asked whether they find who is truly closest."""
 NAMED = 8
@@ -28,6 +32,21 @@ NAMED = 8
 DISTRUSTED = "peer distrusted"
 
 Rule = Callable[[], Iterator[str]]
+_Seen = tuple[list[tuple[int, bool]], float]
+"""Of an item: which nodes of a shard ever had it, and whether they have it now; when an honest one
+of them last dropped it."""
+
+
+class _Fate(NamedTuple):
+    """What became of those who had an item."""
+
+    was_hit: bool
+    """Whether r of them, or as many as ever said that they had it, lie or died so soon one after
+    the other that it could not be made good, and the last to let it go did so by dying."""
+    is_left: bool
+    """Whether an honest one lives and has it."""
+
+
 _Versions = dict[tuple[int, int], tuple[int, bytes]]
 """Which version of an item a node holds, by the item's place among all and the node's number."""
 
@@ -43,6 +62,8 @@ class Judge:
         self._observer = observer
         self._replicas = world.limits.replicas
         self._under_way: list[tuple[SimNode, int, str, Guid]] = []
+        self._has_asked = False
+        """Whether a sample has been asked who is closest."""
         self._blind: dict[tuple[int, Id], None] = {}
         """Which nodes of this shard were wrong about which points."""
 
@@ -60,7 +81,7 @@ class Judge:
                 self._under_way.append((node, node.life, what, guid))
 
     def ask_for_the_closest(self, over_s: float) -> None:
-        """Let a sample of nodes look points up; where one was wrong it is asked that once more.
+        """Let a sample of nodes look points up; the next time only those who were wrong, once more.
 
         Among liars the scenario says how often lookups may go wrong, and nobody is asked.
         """
@@ -72,7 +93,9 @@ class Judge:
             (node, Id(rng.randbytes(32))) for node in rng.sample(nodes, min(SAMPLE, len(nodes)))
         ]
         blind = sorted(one for part in self._world.shards.gather([*self._blind]) for one in part)
-        questions = [(self._world.nodes[number], at) for number, at in blind] or questions
+        if self._has_asked:
+            questions = [(self._world.nodes[number], at) for number, at in blind]
+        self._has_asked = True
         for node, target in questions:
             self._world.clock.after(over_s * rng.random(), self._ask, node, target)
 
@@ -101,7 +124,7 @@ class Judge:
                 yield f"node {node.number} is not in the network again"
 
     def _few(self) -> Iterator[str]:
-        """Give items that fewer hold than there should be.
+        """Give items that fewer hold than there should be, and that had to be more.
 
         A copy counts where a reader comes by: at one of the k closest. A liar among the r closest
         counts as one, since nobody can know whether it keeps what it took.
@@ -109,11 +132,15 @@ class Judge:
         closest_count = self._world.limits.closest_count
         keepers = sum(n.alive and n.keeps and not n.natted for n in self._world.nodes)
         held = self._versions(closest_count)
+        few: dict[ItemKey, int] = {}
         for place, key in enumerate(self._history.acknowledged):
             near = list(islice(self._load.closest(key.id), closest_count))
             count = sum(1 for n in near if n.liar is None and (place, n.number) in held)
             count += sum(1 for node in near[: self._replicas] if node.liar)
             if count < min(self._replicas, keepers):
+                few[key] = count
+        for (key, count), fate in zip(few.items(), self._fates([*few]), strict=True):
+            if not fate.was_hit:
                 yield f"item {_name(key)} is held by {count} nodes"
 
     # --- What must be so in the end ---------------------------------------------------------------
@@ -146,7 +173,7 @@ class Judge:
     def _unserved(self) -> Iterator[str]:
         """Give nodes with jobs that nobody steps."""
         for node in self._own_honest():
-            if len(node.queue) and not node.step_s:
+            if len(node.queue):
                 yield f"node {node.number} leaves {len(node.queue)} jobs in its queue"
 
     def _lost_ways(self) -> Iterator[str]:
@@ -199,28 +226,35 @@ class Judge:
     def excused(self, keys: Sequence[ItemKey]) -> int:
         """Return how many of these items may be unreadable.
 
-        No honest node that lives has such an item, and those that had it are dead with it, or lie:
-        r of them, or as many as ever said so. An item that all have dropped is not excused.
+        Too many of those that had such an item lie, or died with it, before others could make it
+        good; no honest node that lives has it, and none has dropped it since.
         """
-        parts = self._world.shards.gather([self._writers(key) for key in keys])
-        had = [
-            dict(one for writers in of_key for one in writers)
-            for of_key in zip(*parts, strict=True)
-        ]
-        return sum(self._is_excused(key, of_key) for key, of_key in zip(keys, had, strict=True))
+        return sum(fate.was_hit and not fate.is_left for fate in self._fates(keys))
 
-    def _writers(self, key: ItemKey) -> list[tuple[int, bool]]:
-        """Return which nodes of this shard ever had an item, and whether they have it now."""
+    def _fates(self, keys: Sequence[ItemKey]) -> list[_Fate]:
+        parts = self._world.shards.gather([self._seen(key) for key in keys])
+        seen = zip(keys, zip(*parts, strict=True), strict=True)
+        return [self._fate(key, of_key) for key, of_key in seen]
+
+    def _seen(self, key: ItemKey) -> _Seen:
         item, nodes = self._history.acknowledged[key], self._world.nodes
         written = self._observer.written.get(key, ())
-        return [(number, holds(nodes[number], key, item)) for number in written]
+        had = [(number, holds(nodes[number], key, item)) for number in written]
+        return had, self._observer.dropped_at.get(key, -inf)
 
-    def _is_excused(self, key: ItemKey, had: dict[int, bool]) -> bool:
-        nodes = [(self._world.nodes[number], has_it) for number, has_it in had.items()]
-        if any(node.alive and node.liar is None and has_it for node, has_it in nodes):
-            return False
-        gone = sum(1 for node, has_it in nodes if node.liar or (not node.alive and has_it))
-        return gone >= min(self._replicas, self._history.copies[key])
+    def _fate(self, key: ItemKey, seen: Sequence[_Seen]) -> _Fate:
+        numbers = [one for writers, _ in seen for one in writers]
+        had = [(self._world.nodes[number], has_it) for number, has_it in numbers]
+        honest = [node for node, has_it in had if has_it and node.liar is None]
+        deaths = sorted(node.died_at for node in honest if not node.alive)
+        needed = min(self._replicas, self._history.copies[key])
+        needed -= sum(node.liar is not None for node, _ in had)
+        is_left = any(node.alive for node in honest)
+        if needed <= 0:
+            return _Fate(True, is_left)
+        spans = zip(deaths, deaths[needed - 1 :], strict=False)
+        too_many = any(last - first <= HEAL_S for first, last in spans)
+        return _Fate(too_many and deaths[-1] > max(when for _, when in seen), is_left)
 
     # --- Who, and what all know -------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class Load:
         self._stored: dict[Guid, tuple[ItemKey, Block | Record]] = {}
         """What is being stored, by the call; where its node dies it stays."""
         world.hearers["stored"] = self._note_stored
+        self.block_bytes = 0
+        """How large the blocks are that are put now; 0: 64 to 1,023 bytes, by chance."""
         self.judged = True
         """Whether what succeeds and fails now counts for the shares of the result."""
 
@@ -79,7 +81,8 @@ class Load:
         if node is None:
             self.history.puts_failed += self._counts_for_all
             return
-        block = make_block(self._rng.randbytes(self._rng.randrange(64, 1_024)))
+        size = self.block_bytes or self._rng.randrange(64, 1_024)
+        block = make_block(self._rng.randbytes(size))
         self._store(node, block_key(block.data), block)
 
     def publish(self) -> None:

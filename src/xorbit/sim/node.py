@@ -10,6 +10,7 @@ it has no machine here, and is only what the story makes of it.
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, assert_never
 
@@ -70,6 +71,7 @@ class SimNode:
         "bandwidth",
         "bytes_sent",
         "calls",
+        "died_at",
         "disk",
         "ends",
         "here",
@@ -90,8 +92,6 @@ class SimNode:
         "queue",
         "reports",
         "rng",
-        "step_s",
-        "stopped",
         "world",
     )
 
@@ -121,8 +121,6 @@ class SimNode:
         """Whether nobody can dial it."""
         self.bandwidth: float | None = None
         """Bytes a second that it can send; None: as many as it likes."""
-        self.step_s = 0.0
-        """How long one step takes it."""
         self.lag_s = 0.0
         """How much later than others' its messages arrive."""
         self.liar: Liar | None = None
@@ -132,6 +130,8 @@ class SimNode:
         """Who waits for the outcomes of this node's own calls."""
         self.reports: list[fx.Report] = []
         self.life = 0
+        self.died_at = -inf
+        """When its last life ended."""
         self.alive = self.listening = self._silent = False
         self.joined = False
         """Whether it said lately that it is in the network."""
@@ -153,7 +153,6 @@ class SimNode:
         self.queue = JobQueue(self.limits)
         self.ends: dict[Guid, End] = {}
         self._dials: dict[Guid, _Dialling] = {}
-        self.stopped = False
         self._said_joined = False
         self._busy = False
         self._tick_at: float | None = None
@@ -183,6 +182,7 @@ class SimNode:
             self.disk.crash()
             self.calls.clear()
         self.alive = self.listening = self.joined = False
+        self.died_at = self.world.clock.now
         self._silent = silently
         self.life += 1
 
@@ -237,23 +237,16 @@ class SimNode:
     # --- Working through the queue ----------------------------------------------------------------
 
     def work(self) -> None:
-        """Step until the queue is empty, or until a slow step has taken its time."""
-        if not self._busy:
-            self._busy = True
-            self._work_on(self.life)
-
-    def _work_on(self, life: int) -> None:
-        if life != self.life:
+        """Step until the queue is empty, or until a step has ended this life."""
+        if self._busy:
             return
-        pop = self.queue.pop
+        self._busy = True
+        life, pop = self.life, self.queue.pop
         while (popped := pop()) is not None:
             line, job = popped
             self.step(job)
             if type(line) is bytes and (end := self.ends.get(Guid(line))) and end.inbox:
                 self._read(Guid(line), end)
-            if self.step_s:
-                self.world.clock.after(self.step_s, self._work_on, life)
-                return
             if life != self.life:
                 return
         self._busy = False
@@ -263,11 +256,16 @@ class SimNode:
         self._arm()
 
     def step(self, job: Job) -> None:
-        """Step the machine and perform what it wants."""
-        effects = self.machine.step(self.world.clock.now, job)
-        self.world.saw(self, job, effects)
-        for effect in effects:
-            self._perform(effect)
+        """Step the machine and perform what it wants; what it raises says where that was."""
+        try:
+            self.world.will_step(self, job)
+            effects = self.machine.step(self.world.clock.now, job)
+            self.world.saw(self, job, effects)
+            for effect in effects:
+                self._perform(effect)
+        except Exception as error:
+            error.add_note(f"node {self.number}, stepping {type(job).__name__}")
+            raise
 
     def _arm(self) -> None:
         due = self.machine.next_deadline()
@@ -320,10 +318,8 @@ class SimNode:
                 self.reports.append(effect)
             case fx.Pushed(guid, record):
                 self.world.pushed(self, guid, record)
-            case fx.Print():
+            case fx.Print() | fx.Stopped():
                 pass
-            case fx.Stopped():
-                self.stopped = True
             case _ as never:
                 assert_never(never)
 

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from xorbit.core import effect as fx
 from xorbit.core.check import check
-from xorbit.core.job import ConnectionOpened, HandleRequest, HandleResponse, Job
+from xorbit.core.job import ConnectionOpened, HandleRequest, HandleResponse, Job, StoreDropped
 from xorbit.ids import Guid
 from xorbit.items import Contact, Item, ItemKey, Kind, Record, key_of, version
 from xorbit.sim.history import holds
@@ -70,12 +70,12 @@ class Observer:
         self.steps = 0
         self.faults: list[tuple[float, str]] = []
         """What was wrong, and when."""
-        self.jobs: dict[str, int] = {}
-        """How many jobs of each kind have been stepped."""
         self.messages: dict[Guid, int] = {}
         """How many questions were sent, and answers came, for each work that is counted."""
         self.written: dict[ItemKey, dict[int, None]] = {}
         """Which nodes ever had a block or a record written to disk."""
+        self.dropped_at: dict[ItemKey, float] = {}
+        """When an honest node last dropped one of them."""
         self._stores: dict[tuple[int, Guid, Guid], Item] = {}
         """What peers have asked to be stored, by node, connection and exchange, until it is."""
         self._versions: dict[tuple[int, ItemKey], tuple[int, bytes]] = {}
@@ -112,6 +112,8 @@ class Observer:
                 self._stores[node.number, job.connection, job.guid] = job.request.item
         elif type(job) is HandleResponse and job.work in self.messages:
             self.messages[job.work] += 1
+        elif type(job) is StoreDropped and node.liar is None:
+            self.dropped_at.update(dict.fromkeys(job.keys, self._world.clock.now))
         for effect in effects:
             if type(effect) is fx.Send:
                 self._sent(node, effect)

@@ -22,7 +22,7 @@ from xorbit.items import Item, ItemKey
 from xorbit.sim.churn import Churn
 from xorbit.sim.clock import START_S
 from xorbit.sim.history import History, Looked, mean, percentile
-from xorbit.sim.judge import Judge
+from xorbit.sim.judge import HEAL_S, Judge
 from xorbit.sim.liars import LATE_S, Friends, Liar, Lie
 from xorbit.sim.load import Load
 from xorbit.sim.node import SimNode
@@ -34,8 +34,6 @@ from xorbit.sim.world import World
 SLOW_DISK = 100.0
 SLICES = 10
 """In so many pieces a phase is run, so that somebody can be told how far it has come."""
-HEAL_S = 120.0
-"""How long after the last fault all must be well again."""
 READINGS = 2
 """How often what is still missing is read in the end."""
 ENDS_WITHIN_S = 30.0
@@ -82,9 +80,9 @@ class Result(Struct, frozen=True, kw_only=True):
     """Unreadable, and everybody who held it was dead or lied."""
     contacts_mean: float
     connections_mean: float
-    messages_per_node_per_s: float
-    bytes_per_node_per_s: float
-    """While nobody asked for anything, in the last quiet stretch; over all the run without one."""
+    messages_per_node_per_s: float | None
+    bytes_per_node_per_s: float | None
+    """While nobody asked for anything, in the last quiet phase; None without one."""
     messages_lost: int
     deaths: int
     faults: tuple[str, ...]
@@ -135,9 +133,12 @@ class Simulation:
         self._rng = Random(f"{seed} story")
         self._disturbed_at = -inf
         """When something went wrong for the last time."""
-        self._churn: Churn | None = None
+        self._churns: list[Churn] = []
+        """All that there ever were; the last may be on."""
         self._deaths = 0
-        self._traffic = (0.0, 0.0)
+        """How many died otherwise than by churn."""
+        self._traffic: tuple[float, float] | None = None
+        """How many messages and bytes each node sent in each second of the last quiet phase."""
         self._unborn = [self.world.add() for _ in range(scenario.nodes)]
         self.world.share_out()
 
@@ -178,9 +179,9 @@ class Simulation:
 
     def _heal(self) -> None:
         """Let the network have what is left of its time to heal, then see whether it has."""
-        if self._churn is not None:
-            self._churn.stop()
-            self._churn.over = True
+        for churn in self._churns:
+            churn.stop()
+            churn.over = True
         self.load.judged = False
         self.world.run_until(max(self.world.clock.now, self._disturbed_at + HEAL_S))
         self._note(self.judge.healed())
@@ -198,6 +199,7 @@ class Simulation:
         self._let_restart(phase)
         self._disturb(phase)
         self.load.judged = phase.calm
+        self.load.block_bytes = phase.block_bytes
         for count, do in (
             (phase.puts, self.load.put),
             (phase.publishes, self.load.publish),
@@ -228,8 +230,6 @@ class Simulation:
         faults.cuts.clear()
         for node in self.world.nodes:
             node.disk.slow, node.disk.full = 1.0, False
-        if self._churn is not None and not phase.churn_s:
-            self._churn.stop()
         if _disturbs(phase):
             self._disturbed_at = self.world.clock.now
 
@@ -275,8 +275,13 @@ class Simulation:
             for node in self.world.nodes:
                 if node.life and not node.alive:
                     self.world.revive(node)
-        if phase.churn_s and self._churn is None:
-            self._churn = Churn(self.world, phase.churn_s, phase.churn_law)
+        going = self._churns[-1] if self._churns else None
+        law = (phase.churn_s, phase.churn_law) if phase.churn_s else None
+        if going is not None and going.law != law:
+            going.stop()
+        if law is not None and (going is None or not going.on):
+            chance = Random(f"{self.seed} churn {len(self._churns) or ''}".rstrip())
+            self._churns.append(Churn(self.world, *law, chance))
 
     def _let_restart(self, phase: Phase) -> None:
         chosen = self._some(self.world.alive(), phase.restart)
@@ -409,6 +414,7 @@ class Simulation:
         )
         hops = [float(one.hops) for one in lookups]
         took_s = [one.took_s for one in lookups]
+        traffic = self._traffic
         return Result(
             nodes=len(self.world.nodes),
             seed=str(self.seed),
@@ -434,10 +440,10 @@ class Simulation:
             items_excused=excused,
             contacts_mean=round(sum(part.contacts for part in parts) / alive, 1),
             connections_mean=round(sum(part.connections for part in parts) / alive, 1),
-            messages_per_node_per_s=round(self._traffic[0], 3),
-            bytes_per_node_per_s=round(self._traffic[1], 1),
+            messages_per_node_per_s=None if traffic is None else round(traffic[0], 3),
+            bytes_per_node_per_s=None if traffic is None else round(traffic[1], 1),
             messages_lost=sum(part.messages_lost for part in parts),
-            deaths=self._deaths + (self._churn.deaths if self._churn else 0),
+            deaths=self._deaths + sum(churn.deaths for churn in self._churns),
             faults=faults,
             ok=not faults and as_expected,
         )
@@ -463,7 +469,7 @@ def _trace_hash(traces: Iterable[dict[int, bytes]]) -> str:
 
 
 def _is_quiet(phase: Phase) -> bool:
-    asked = phase.puts + phase.publishes + phase.gets + phase.lookups + phase.rush
+    asked = phase.puts + phase.publishes + phase.follows + phase.gets + phase.lookups + phase.rush
     return not (asked or phase.join or phase.restart)
 
 
@@ -476,8 +482,9 @@ def _disturbs(phase: Phase) -> bool:
 
 def _raised(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    file = where.filename.rpartition("/")[2]
-    return f"a handler raised {type(error).__name__}: {error} ({file}, line {where.lineno})"
+    line = f"{where.filename.rpartition('/')[2]}, line {where.lineno}"
+    place = ", ".join([line, *getattr(error, "__notes__", [])[:1]])
+    return f"a handler raised {type(error).__name__}: {error} ({place})"
 
 
 def _messages(lookups: list[Looked]) -> list[float]:

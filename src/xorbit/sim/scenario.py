@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.errors import MisuseError
+from xorbit.items import BLOCK_BYTES_MAX
 from xorbit.sim.churn import Law
 from xorbit.sim.liars import Lie
 
@@ -76,6 +77,8 @@ class Phase(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     # What users do, spread over the phase.
     puts: Count = 0
+    block_bytes: Annotated[int, Meta(ge=0, le=BLOCK_BYTES_MAX)] = 0
+    """How large the blocks are that are put; 0: 64 to 1,023 bytes, by chance."""
     publishes: Count = 0
     follows: Count = 0
     """So many users follow a record, from some time in the phase on."""

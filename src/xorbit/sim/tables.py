@@ -82,6 +82,10 @@ def percent(share: float, of: int = 1) -> str:
     return f"{hundredths / 100:.4g} %"
 
 
+def _rate(per_s: float | None) -> str:
+    return "-" if per_s is None else f"{per_s:,.0f}"
+
+
 _FOUND: tuple[str, Cell] = ("found", lambda result: percent(result.lookups_ok, result.lookups))
 _GOT: tuple[str, Cell] = ("got", lambda result: percent(result.gets_ok, result.gets))
 _HOPS: tuple[str, Cell] = ("hops", lambda result: f"{result.lookup_hops_mean:.2f}")
@@ -90,7 +94,7 @@ _MESSAGES: tuple[str, Cell] = ("messages", lambda result: f"{result.messages_per
 _LOOKUP_S: tuple[str, Cell] = ("s p50", lambda result: f"{result.lookup_s_p50:.2f}")
 _LOOKUP_S_P99: tuple[str, Cell] = ("s p99", lambda result: f"{result.lookup_s_p99:.2f}")
 _GET_S_P99: tuple[str, Cell] = ("get s p99", lambda result: f"{result.get_s_p99:.2f}")
-_BYTES: tuple[str, Cell] = ("bytes/s", lambda result: f"{result.bytes_per_node_per_s:,.0f}")
+_BYTES: tuple[str, Cell] = ("bytes/s", lambda result: _rate(result.bytes_per_node_per_s))
 _CONTACTS: tuple[str, Cell] = ("contacts", lambda result: f"{result.contacts_mean:,.0f}")
 _GONE: tuple[str, Cell] = (
     "gone",

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from xorbit.errors import MisuseError
-from xorbit.sim.scenario import Phase, Scenario, load
+from xorbit.sim.scenario import Expected, Phase, Scenario, load
 
 
 class Trial(Struct, frozen=True, kw_only=True):
@@ -30,6 +30,8 @@ class Trial(Struct, frozen=True, kw_only=True):
     def story(self) -> Scenario:
         """Return the scenario with what is changed of it.
 
+        How much succeeds it expects of its own weather only: under another one promises hold.
+
         Raises:
             MisuseError: there is no such scenario, or no such limit.
         """
@@ -39,11 +41,18 @@ class Trial(Struct, frozen=True, kw_only=True):
         phases = tuple(self._changed(phase) for phase in story.phases)
         if self.hours:
             churn_s = 60 * self.churn_minutes
-            more = Phase(name=f"{self.hours:g} hours", seconds=3_600 * self.hours, churn_s=churn_s)
+            more = Phase(
+                name=f"{self.hours:g} hours",
+                seconds=3_600 * self.hours,
+                churn_s=churn_s,
+                loss=self.loss,
+            )
             phases = (*phases, more)
         try:
             limits = {**story.limits, **self.limits}
-            return msgspec.structs.replace(story, phases=phases, limits=limits)
+            return msgspec.structs.replace(
+                story, phases=phases, limits=limits, expected=self._expected(story)
+            )
         except ValueError as error:
             raise MisuseError(str(error)) from error
 
@@ -56,6 +65,12 @@ class Trial(Struct, frozen=True, kw_only=True):
             liars=self.liars if phase.join and self.liars else phase.liars,
             churn_s=churn_s or phase.churn_s,
         )
+
+    def _expected(self, story: Scenario) -> Expected:
+        if not (self.churn_minutes or self.loss or self.liars):
+            return story.expected
+        lost = story.expected.items_lost
+        return Expected(lookups_ok=0.0, puts_ok=0.0, gets_ok=0.0, items_lost=lost)
 
     def words(self) -> list[str]:
         """Return the command that runs this, word by word."""

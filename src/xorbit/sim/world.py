@@ -9,7 +9,8 @@ One seed decides everything, however many processes share the world (shards.py):
 all nodes and what the story does to each, and each moves those that are `here`. What the story
 needs to know of a node's inside goes round as news, at the end of each window of time.
 
-`watchers` see every step (the checker and the trace hash are watchers). Knows the network, the
+`watchers` see every step (the checker and the trace hash are watchers); `loggers` see each job
+before it is stepped, whatever comes of it. Knows the network, the
 disks and the bodies of nodes; what is done to a world, and what is counted there, is the business
 of others.
 """
@@ -32,6 +33,7 @@ from xorbit.sim.shards import ALONE, Shards
 from xorbit.wire.message import Closest, Envelope
 
 Watcher = Callable[[SimNode, Job, Sequence[fx.Effect]], None]
+Logger = Callable[[SimNode, Job], None]
 _Going = tuple[float, int, str, tuple[object, ...]]
 """When something happens to which node of another shard, what, and with what."""
 _News = tuple[float, int, str, tuple[object, ...]]
@@ -48,7 +50,7 @@ class World:
 
         Args:
             seed: decides everything that is left to chance.
-            limits: those of every node, unless it is given others.
+            limits: those of every node.
             shards: the processes that share it.
         """
         self.seed = seed
@@ -62,6 +64,7 @@ class World:
         self.by_address: dict[Address, SimNode] = {}
         self.by_id: dict[Id, SimNode] = {}
         self.watchers: list[Watcher] = []
+        self.loggers: list[Logger] = []
         self.following: dict[Guid, Callable[[Record], None]] = {}
         """Who hears the versions of a record that some node follows."""
         self.messages_lost = 0
@@ -134,21 +137,20 @@ class World:
         for node in self.nodes:
             node.here = self.is_here(node.id)
 
-    def add(self, limits: Limits | None = None, own: Id | None = None) -> SimNode:
+    def add(self, own: Id | None = None) -> SimNode:
         """Add a node that is not yet born; `own` is an id for it that no key gives."""
-        node = SimNode(self, len(self.nodes), limits or self.limits, place(self.rng), own)
+        node = SimNode(self, len(self.nodes), self.limits, place(self.rng), own)
         self.nodes.append(node)
         self.by_address[node.address] = node
         self.by_id[node.id] = node
         return node
 
-    def join(self, node: SimNode, by: SimNode | None = None) -> None:
-        """Let a node be born and join through another, or through any two that live."""
+    def join(self, node: SimNode) -> None:
+        """Let a node be born and join through any two that live."""
         if node.alive:
             return
-        others = [by] if by is not None else self._ways_in(node)
+        addresses = tuple(other.address for other in self._ways_in(node))
         node.start(listen=node.keeps)
-        addresses = tuple(other.address for other in others)
         node.call(lambda guid: jobs.Bootstrap(guid, addresses))
 
     def revive(self, node: SimNode) -> None:
@@ -233,6 +235,11 @@ class World:
                 return envelope
 
     # --- What happens there -----------------------------------------------------------------------
+
+    def will_step(self, node: SimNode, job: Job) -> None:
+        """Show a job to all who write down what nodes are about to do."""
+        for log in self.loggers:
+            log(node, job)
 
     def saw(self, node: SimNode, job: Job, effects: Sequence[fx.Effect]) -> None:
         """Show a step to all who watch."""

@@ -9,7 +9,7 @@ from tests.unit.cli.conftest import Command
 from xorbit.cli.replay import compact, plain
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.core import job as jobs
-from xorbit.core import joblog
+from xorbit.core import joblog, state
 from xorbit.core.job import Job
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Kind, block_key, make_block
@@ -21,6 +21,10 @@ STEPS: list[Job] = [
     jobs.Store(Guid(b"g" * 16), block_key(BLOCK.data), BLOCK),
     jobs.HandleStdinLine("peers"),
 ]
+
+
+def raise_on_purpose(*_: object) -> None:
+    raise ZeroDivisionError("on purpose")
 
 
 @pytest.fixture
@@ -48,6 +52,18 @@ def test_shows_each_job_and_its_effects(xorbit: Command, log: Path) -> None:
     assert lines[2].startswith("        -> WriteStore(")
     assert lines[-1] == "        -> Print(text='no peers', session=None, last=True, fault='')"
     assert OWN.hex() in ran.err
+
+
+def test_a_step_that_raises_is_the_last_and_says_what_and_where(
+    xorbit: Command, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state.State, "emit", raise_on_purpose)
+    lines = xorbit("replay", log).out.splitlines()
+    assert lines[-2].startswith("     2  2.500000  Store(")
+    assert lines[-1].startswith("        raised ZeroDivisionError: on purpose (test_replay.py, ")
+    last = json.loads(xorbit("replay", log, "--json").out.splitlines()[-1])
+    assert (last["step"], last["effects"]) == (2, [])
+    assert last["raised"].startswith("ZeroDivisionError: on purpose")
 
 
 def test_long_bytes_are_shortened(xorbit: Command, log: Path) -> None:

@@ -31,7 +31,7 @@ gets = 20
 
 
 def some_result(**known: object) -> Result:
-    empty = {int: 0, float: 0.0, str: "", bool: True}
+    empty = {int: 0, float: 0.0, float | None: 0.0, str: "", bool: True}
     fields = {name: empty.get(kind, ()) for name, kind in get_type_hints(Result).items()}
     return Result(**{**fields, **known})
 
@@ -59,6 +59,15 @@ def test_churn_begins_when_all_have_joined() -> None:
     phases = Trial(scenario="plain", churn_minutes=2.0, hours=1.0).story().phases
     assert [phase.churn_s for phase in phases] == [0.0, *([120.0] * (len(phases) - 1))]
     assert phases[-1].seconds == 3_600
+
+
+@pytest.mark.parametrize("name", ["churn_minutes", "loss", "liars"])
+def test_another_weather_holds_to_the_end_and_is_not_what_the_scenario_expects(name: str) -> None:
+    story = Trial(scenario="plain", hours=1.0, **{name: 0.1}).story()
+    assert (story.expected.lookups_ok, story.expected.gets_ok, story.expected.puts_ok) == (0, 0, 0)
+    assert story.expected.items_lost == Trial(scenario="plain").story().expected.items_lost
+    if name == "loss":
+        assert {phase.loss for phase in story.phases} == {0.1}
 
 
 def test_liars_are_among_those_that_join() -> None:
