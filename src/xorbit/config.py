@@ -67,6 +67,19 @@ PATHS_PER_START = 6
 """So many of those named by whoever a path begins at there begin paths of their own."""
 SPARSE = 1.6
 """Those found so many times as far as our own density makes likely may be liars only."""
+CROWDED = 8
+"""Who stand so many times closer to each other than our neighbours do may be liars only."""
+CROWD_MIN = 5
+"""So many of them make a crowd: of honest nodes 1 in 2,000 times (the chance of 5 where 5 / 8 are
+expected)."""
+CELL_BITS = 7
+"""Neighbours that share so many of the first bits in which they differ from us count as one: of
+ten that are as far as each other, hardly two honest ones do (64 cells)."""
+NEIGHBOURS_PER_CELL = 4
+"""So many times as many neighbours are gone through as are to be counted."""
+CROWD_HALVES = 5
+"""At so many points beside a crowd others are looked for, each twice as far from it as the one
+before: from half the distance that one node is expected in to eight times that."""
 ANCHORS_MAX = 4
 """So many of the nodes by which we came in are remembered: paths begin at them where a lookup must
 not be led astray."""

@@ -6,9 +6,9 @@ who pins a file goes through its blocks and pins each.
 
 from xorbit.core import effect as fx
 from xorbit.core.effect import Finish, OrderPins, WriteStore
+from xorbit.core.get import GetWork
 from xorbit.core.job import PinsTended, StoreWritten
 from xorbit.core.state import DiskResult, State, Work
-from xorbit.core.work import GetWork
 from xorbit.ids import Guid, Id
 from xorbit.items import Item, ItemKey
 from xorbit.pins import Order

@@ -82,7 +82,6 @@ class Lookup:
     """One search for the contacts closest to a target."""
 
     __slots__ = (
-        "_asked",
         "_asked_max",
         "_at_end",
         "_blame",
@@ -95,7 +94,11 @@ class Lookup:
         "_parallel",
         "_path_asks",
         "_target_number",
+        "_too",
         "_turn",
+        "asked_count",
+        "is_looking_beside",
+        "is_past_crowd",
         "is_wide",
         "target",
         "width",
@@ -131,7 +134,7 @@ class Lookup:
         self._parallel = parallel
         self._at_end = max(parallel, at_end)
         self._asked_max = asked_max
-        self._asked = 0
+        self.asked_count = 0
         self._is_near = False
         """Whether the latest answer named nobody among the `width` closest that was new."""
         self._outstanding: dict[Id, float] = {}
@@ -147,6 +150,12 @@ class Lookup:
         """The path whose turn it is, as a bit; 0 where just the closest is asked."""
         self.is_wide = False
         """Whether paths have begun elsewhere than at the closest."""
+        self._too: list[_Candidate] = []
+        """Who is to be asked before the closest, wherever they are."""
+        self.is_past_crowd = False
+        """Whether somebody has seen to it that no crowd hides others (crowd.py)."""
+        self.is_looking_beside = False
+        """Whether those others are being looked for."""
         self.offer(seeds)
 
     def begin_at(self, starts: Iterable[Contact]) -> None:
@@ -164,6 +173,15 @@ class Lookup:
     def _begin_path(self, peer: Id) -> None:
         self._candidates[peer].paths |= 1 << len(self._path_asks)
         self._path_asks.append(0)
+
+    def ask_too(self, contacts: Iterable[Contact]) -> None:
+        """Have these asked next, the first ones first, however far away they are."""
+        others = [contact for contact in contacts if contact.id != self._own]
+        self.offer(others)
+        for contact in others:
+            candidate = self._candidates[contact.id]
+            candidate.source = None
+            self._too.append(candidate)
 
     def offer(self, contacts: Iterable[Contact], source: Id | None = None) -> None:
         """Add contacts that might be close; ourselves and those already asked are passed over.
@@ -207,9 +225,12 @@ class Lookup:
         hearsay = self._blame.get(HEARSAY, 0) + slow
         wanted, is_open = self._closest_wanted(now, hearsay)
         self._turn = 0
-        if self.is_wide and (wanted is None or self._asked % PATHS_TURN == 0):
+        if self.is_wide and (wanted is None or self.asked_count % PATHS_TURN == 0):
             on_path, is_path_open = self._wanted_on_paths(now, hearsay)
             wanted, is_open = on_path or wanted, is_open or is_path_open
+        if self._too:
+            too, is_too_open = self._wanted_too(now)
+            wanted, is_open = too or wanted, is_open or is_too_open
         if wanted is None:
             over = not (is_open and self._outstanding)
             return FINISHED if over else Wait(min(in_time, default=None))
@@ -262,11 +283,21 @@ class Lookup:
                 break
         return best, is_open
 
+    def _wanted_too(self, now: float) -> tuple[_Candidate | None, bool]:
+        """Return whom to ask of those wherever they are, and whether one of them may yet answer."""
+        is_open = False
+        for candidate in self._too:
+            if candidate.stage is _NEW and self._may_be_asked(candidate, 0):
+                return candidate, True
+            slow_at = self._outstanding.get(candidate.contact.id, now)
+            is_open = is_open or slow_at > now
+        return None, is_open
+
     def _may_be_asked(self, candidate: _Candidate, hearsay: int) -> bool:
         """Return whether to believe who named it; `hearsay`: how much of that has been wrong."""
         source = candidate.source
         wrong = hearsay if source == HEARSAY else self._blame.get(source, 0)
-        return (source is None or wrong < BLAME_MAX) and self._asked < self._asked_max
+        return (source is None or wrong < BLAME_MAX) and self.asked_count < self._asked_max
 
     def asked(self, peer: Id, slow_at: float) -> None:
         """Note that a contact has been asked, and from when on its answer counts as slow."""
@@ -279,7 +310,7 @@ class Lookup:
         self._outstanding[peer] = slow_at
         if candidate.source == HEARSAY:
             self._heard_of[peer] = None
-        self._asked += 1
+        self.asked_count += 1
 
     def on_response(self, peer: Id, closer: Iterable[Contact] = ()) -> None:
         """Note an answer and the contacts in it. Changes nothing unless this peer was asked."""

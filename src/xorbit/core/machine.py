@@ -29,6 +29,7 @@ from xorbit.core.ask import AskWork, ConnectWork
 from xorbit.core.effect import Effect, Finish, Post, StopListening, Stopped
 from xorbit.core.find import LookUpWork
 from xorbit.core.follow import FollowWork
+from xorbit.core.get import GetWork
 from xorbit.core.job import Job
 from xorbit.core.keep import PinWork, TendPinsWork
 from xorbit.core.put import PutWork
@@ -37,7 +38,6 @@ from xorbit.core.routing import RoutingTable
 from xorbit.core.state import Answer, DialEnded, DiskResult, NoAnswer, Serving, State, Work
 from xorbit.core.status import FingerStatus, PeerStatus, Status
 from xorbit.core.timers import TimerName
-from xorbit.core.work import GetWork
 from xorbit.ids import Guid, Id
 from xorbit.items import BLOCK_KINDS, Kind
 

@@ -7,12 +7,13 @@ from typing import Literal
 
 from xorbit.core import effect as fx
 from xorbit.core import followers, links
+from xorbit.core.crowd import crowd, drive_item_lookup, spacing
 from xorbit.core.effect import Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead, StoreWritten
 from xorbit.core.lookup import Lookup
 from xorbit.core.regions import around_us
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import drive_lookup, may_hold, new_lookup
+from xorbit.core.work import may_hold, new_lookup
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import (
@@ -44,6 +45,7 @@ class PutWork(Work):
 
     First a lookup for who is closest, then the stores, all at once; where one refuses, fails or is
     slow, the next closest is asked, found by a second, wider lookup when the first found no more.
+    Who stands in a crowd comes after all others (crowd.py).
     We count among the closest ourselves if others can dial us. With `cas` the lookup reads what
     they hold: where another writer's version is there already, nothing is stored. Then the closest
     node alone is asked: most races are decided there, and the loser's record goes no further. Where
@@ -64,6 +66,7 @@ class PutWork(Work):
         "_again",
         "_cas",
         "_contact_of",
+        "_crowd",
         "_has_looked",
         "_held_before",
         "_is_stale",
@@ -109,6 +112,8 @@ class PutWork(Work):
         self._item = item
         self._cas = cas
         self._lookup: Lookup | None = None
+        self._crowd: dict[Id, None] = {}
+        """Who is asked last: they stand closer to each other than chance would put them."""
         self._others: list[Contact] = []
         """Whom to ask next, closest first."""
         self._may_widen = True
@@ -202,8 +207,9 @@ class PutWork(Work):
         """Look for the closest nodes, unless the table knows all who are as close."""
         limits = state.limits
         sure = state.joined and self._cas is None
-        if sure and around_us(state).holds(self._key.id, limits.replicas):
-            known = state.table.closest(self._key.id, limits.closest_count)
+        known = state.table.closest(self._key.id, limits.closest_count)
+        sure = sure and around_us(state).holds(self._key.id, limits.replicas)
+        if sure and not crowd(state, self._key.id, known, spacing(state)):
             self._may_widen = len(known) >= limits.replicas  # else there is nobody else
             self._others = self._takers(state, known)
             self._go_on(state)
@@ -219,7 +225,7 @@ class PutWork(Work):
 
     def _go_on(self, state: State) -> None:
         if self._lookup is not None:
-            if not drive_lookup(state, self, self._lookup, self._question) or self._reading:
+            if not drive_item_lookup(state, self, self._lookup, self._question) or self._reading:
                 return
             self._take_over(state, self._lookup)
             self._lookup = None
@@ -261,7 +267,8 @@ class PutWork(Work):
     def _take_over(self, state: State, lookup: Lookup) -> None:
         """Note whom a finished lookup has shown to be the closest, as far as it has looked."""
         replicas = state.limits.replicas
-        answered = lookup.closest(state.limits.closest_count)
+        answered = lookup.closest(state.limits.lookup_asked_max)
+        self._crowd = crowd(state, self._key.id, answered, spacing(state))
         if len(answered) < replicas:
             self._may_widen = False  # there is nobody else
         self._others = self._takers(state, answered, replicas if self._may_widen else None)
@@ -273,7 +280,7 @@ class PutWork(Work):
         found = may_hold(state, closest)
         if state.listening and (state.dialled_from or not found):  # behind a NAT it is of no use
             found.append(Contact(state.own))
-        found.sort(key=lambda contact: distance(self._key.id, contact.id))
+        found.sort(key=lambda one: (one.id in self._crowd, distance(self._key.id, one.id)))
         tried = {*self._receipts, *self._storing.values(), *state.revoked}
         return [contact for contact in found[:count] if contact.id not in tried]
 

@@ -7,11 +7,12 @@ that had an older one or none. No I/O.
 
 from xorbit.core import effect as fx
 from xorbit.core import followers, links
+from xorbit.core.crowd import crowd_last, drive_item_lookup
 from xorbit.core.effect import Finish, ReadStore, WriteStore
 from xorbit.core.job import StoreRead
 from xorbit.core.lookup import Lookup
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import drive_lookup, may_hold, new_lookup, note_bad_read, seeds
+from xorbit.core.work import may_hold, new_lookup, note_bad_read, seeds
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id
 from xorbit.items import Contact, Item, ItemKey, check_is, version
@@ -68,7 +69,7 @@ class Reading:
 
     def drive(self, state: State, work: Work) -> bool:
         """Ask whom there is to ask; return whether all that matter have answered, our disk too."""
-        done = drive_lookup(state, work, self.lookup, lambda _: Get(self._key))
+        done = drive_item_lookup(state, work, self.lookup, lambda _: Get(self._key))
         return done and state.own in self._held
 
     def mend(self, state: State, origin: Guid) -> None:
@@ -77,7 +78,8 @@ class Reading:
         if newest is None:
             return
         answered = self.lookup.closest(state.limits.closest_count)
-        holders = may_hold(state, answered)[: state.limits.replicas]
+        trusted = crowd_last(state, self._key.id, answered)
+        holders = may_hold(state, trusted)[: state.limits.replicas]
         behind = [contact for contact in holders if self._is_behind(contact.id, newest)]
         if behind:
             state.start_work(MendWork(state, origin, newest, behind))

@@ -10,10 +10,11 @@ from typing import assert_never
 from xorbit.core import announce, discovery, followers, links, upkeep
 from xorbit.core.addresses import dialable_addresses
 from xorbit.core.effect import CheckStore, Post, ReadStore, WriteStore
+from xorbit.core.get import repair
 from xorbit.core.job import HandleRequest, SendResponse, StoreChecked, StoreRead, StoreWritten
 from xorbit.core.scope import in_scope
 from xorbit.core.state import Answer, DiskResult, Link, NoAnswer, Serving, State, Work
-from xorbit.core.work import may_work_unasked, note_bad_read, repair
+from xorbit.core.work import may_work_unasked, note_bad_read
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import Block, Contact, Item, ItemKey, Kind, check

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 
 from xorbit.config import SWEEP_STALLS_MAX
 from xorbit.core import followers, links
+from xorbit.core.crowd import crowd, spacing
 from xorbit.core.effect import CheckStore, DropItems, ReadStore, ScanStore, WriteStore
 from xorbit.core.find import RegionWork
+from xorbit.core.get import repair
 from xorbit.core.job import StoreDropped, StoreRead, StoreScanned
 from xorbit.core.regions import apart, around, around_us, near
 from xorbit.core.state import Answer, DiskResult, NoAnswer, State, Work
-from xorbit.core.work import note_bad_read, repair
+from xorbit.core.work import note_bad_read
 from xorbit.errors import ItemError
 from xorbit.ids import Guid, Id, distance
 from xorbit.items import BLOCK_KINDS, Contact, Held, Item, ItemKey, Kind, Record, check_is
@@ -63,6 +65,7 @@ class SweepWork(Work):
     """One sweep. Nobody waits for it; `ended` is told of its end."""
 
     __slots__ = (
+        "_apart",
         "_around_us",
         "_asked",
         "_cares",
@@ -122,6 +125,8 @@ class SweepWork(Work):
         """How many items may be on their way: fewer where answers come late, as TCP does."""
         self._last = False
         self._scanned_at = 0.0
+        self._apart = spacing(state)
+        """How far nodes are apart."""
         self._around_us = self._region = around_us(state)
         """Where we know everybody: around us, and where we have asked last."""
         self._clear()
@@ -231,7 +236,7 @@ class SweepWork(Work):
                 self._start = self._parts[0][0] if self._parts else self._start
         self._last = not self._parts
         self._unconsidered.extend(held for held in entries if _is_within(held.key.id, here))
-        self._around_us = around_us(state)
+        self._around_us, self._apart = around_us(state), spacing(state)
         self._consider_all(state)
 
     def _consider_all(self, state: State) -> None:
@@ -280,7 +285,7 @@ class SweepWork(Work):
 
     def _consider(self, state: State, held: Held) -> None:
         limits, key = state.limits, held.key
-        known = self._region.closest(key.id, limits.replicas + limits.surplus_holders_max)
+        known = self._keepers(state, key.id)
         ours = distance(key.id, state.own) if state.listening else None
         nearer = sum(ours is None or distance(key.id, peer.id) < ours for peer in known)
         is_holder = ours is not None and nearer < limits.replicas
@@ -293,6 +298,16 @@ class SweepWork(Work):
                     self._told_of.append(key)
                 return
             self._cares[key] = _Care(held, others, rank, is_far, self._is_due(state, held))
+
+    def _keepers(self, state: State, point: Id) -> list[Contact]:
+        """Return who is to keep what stands at a point: not a crowd, that may keep nothing."""
+        count = state.limits.replicas + state.limits.surplus_holders_max
+        known = self._region.closest(point, count)
+        if not crowd(state, point, known, self._apart):
+            return known
+        near = self._region.closest(point, state.limits.closest_count)
+        hidden = crowd(state, point, near, self._apart)
+        return [peer for peer in near if peer.id not in hidden][:count]
 
     def _is_concerned(self, point: Id, known: list[Contact], *, full: bool) -> bool:
         """Return whether one of those who came or went is among those who keep a copy, or was.

@@ -8,8 +8,8 @@ import pytest
 from tests.world import World
 from xorbit.core.check import check
 from xorbit.core.effect import Stopped
+from xorbit.core.get import GetWork
 from xorbit.core.state import Answer, DialBack, Dialling, InWorker, OutWorker, State
-from xorbit.core.work import GetWork
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, block_key
 from xorbit.wire.message import Ping, Pong
