@@ -200,9 +200,11 @@ MIRROR_ENTRIES_MAX = 1_048_576
 """How many entries a tree that is mirrored may have; each takes about 500 bytes of memory, as long
 as a version is being put in place."""
 MIRROR_LEAVES_MAX = 262_144
-"""Of how many leaves a mirror remembers in which of its files they stand (16 GiB of them)."""
+"""How many leaves of its files, and nodes above them, a mirror looks at to know where a leaf stands
+(16 GiB of them); what is below a node that comes again counts once."""
 MIRROR_LEAVES_PER_STEP = 256
-"""How many leaves of a file on the disk are hashed in one step of a comparison: 16 MiB."""
+"""How many leaves of a file on the disk are hashed in one step of a comparison (16 MiB), or looked
+at in one step."""
 MIRROR_STEPS_AT_ONCE = 16
 """How many such steps are taken before it is seen whether the mirror was told to stop."""
 MIRROR_LEFT_OUT_SHOWN_MAX = 10

@@ -10,7 +10,7 @@ version wants the place of such a thing, what it has there is left out and told 
 
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -116,33 +116,45 @@ def inner_nodes(node: FileNode, seen: SeenBlocks, depth: int = 1) -> Generator[W
 # --- What is on the disk ------------------------------------------------------------------------
 
 Leaf = tuple[Cid, int, int]
-"""A leaf of a file: its name, at which byte it begins, how many bytes it has (-1: all)."""
+"""A leaf of a file, or a node: its name, at which byte it begins, how many bytes it has (-1: all).
+"""
 
 
 def leaves_of(cid: Cid, nodes: Nodes) -> Iterator[Leaf]:
-    """Yield the leaves of a file; ends early where a node is not here or is none."""
-    if cid.codec is Codec.RAW:
-        yield cid, 0, -1
-        return
-    levels = [iter(_children(cid, nodes))]
+    """Yield the leaves of a file; ends early as `parts_of` does."""
+    return (part for part in parts_of(cid, nodes) if part[0].codec is Codec.RAW)
+
+
+def parts_of(cid: Cid, nodes: Nodes, passed: Container[Cid] = ()) -> Iterator[Leaf]:
+    """Yield a file, its inner nodes and its leaves, each node before what is below it.
+
+    Ends early where a node is not here, is none, or not as large as its parent says, or is deeper
+    than files are. What is below a node that is in `passed` when it comes is passed over.
+    """
+    levels = [iter((Child(cid, -1),))]
     at = 0
     while levels:
         child = next(levels[-1], None)
         if child is None:
             levels.pop()
-        elif child.cid.codec is Codec.RAW:
-            yield child.cid, at, child.size
+            continue
+        ends = child.cid.codec is Codec.RAW or child.cid in passed
+        yield child.cid, at, child.size
+        if ends:
             at += child.size
-        elif len(levels) < DEPTH_MAX:
-            levels.append(iter(_children(child.cid, nodes)))
+            continue
+        node = _file_node(child.cid, nodes)
+        if node is None or child.size not in (-1, node.size) or len(levels) > DEPTH_MAX:
+            return
+        levels.append(iter(node.children))
 
 
-def _children(cid: Cid, nodes: Nodes) -> tuple[Child, ...]:
+def _file_node(cid: Cid, nodes: Nodes) -> FileNode | None:
     data = nodes.read(cid)
     try:
-        return () if data is None else parse_file_node(data).children
+        return None if data is None else parse_file_node(data)
     except FormatError:
-        return ()
+        return None
 
 
 def read_leaf(file: BinaryIO, leaf: Leaf) -> bytes | None:
@@ -173,23 +185,37 @@ class LocalLeaves:
     """Leaves that are in files of this disk, and where; each is proved when it is read."""
 
     def __init__(self, most: int = MIRROR_LEAVES_MAX) -> None:
-        """Know of none yet, and never of more than so many."""
+        """Know of none yet, and never look at more than so many, nor at more nodes."""
         self._most = most
+        self._looked = 0
         self._files: list[Callable[[], BinaryIO | None]] = []
         self._at: dict[bytes, tuple[int, int, int]] = {}
+        self._passed: set[Cid] = set()  # only ever asked whether something is in it
         self._lock = Lock()
         self._open: tuple[int, BinaryIO | None] = (-1, None)
 
-    def add(self, opens: Callable[[], BinaryIO | None], cid: Cid, nodes: Nodes) -> None:
-        """Note the leaves of a file that `opens` gives open."""
-        if len(self._at) >= self._most:
+    def add(
+        self, opens: Callable[[], BinaryIO | None], cid: Cid, nodes: Nodes
+    ) -> Generator[None, None, None]:
+        """Note the leaves of a file that `opens` gives open; yields now and then.
+
+        A few nodes may say that they are a file without an end: what is below one of them is looked
+        at once, in whatever file, and all that is looked at is counted.
+        """
+        if self._looked >= self._most:
             return
         self._files.append(opens)
         number = len(self._files) - 1
-        for leaf, at, size in leaves_of(cid, nodes):
-            if len(self._at) >= self._most:
+        for part, at, size in parts_of(cid, nodes, self._passed):
+            if self._looked >= self._most:
                 return
-            self._at.setdefault(leaf.key.id[:_DIGEST_BYTES], (number, at, size))
+            self._looked += 1
+            if part.codec is Codec.RAW:
+                self._at.setdefault(part.key.id[:_DIGEST_BYTES], (number, at, size))
+            else:
+                self._passed.add(part)
+            if self._looked % MIRROR_LEAVES_PER_STEP == 0:
+                yield
 
     def __contains__(self, cid: Cid) -> bool:
         """Whether a file may have it."""
@@ -341,17 +367,20 @@ class Change:
 
     # --- What is there already ----------------------------------------------------------------
 
-    def local_leaves(self) -> LocalLeaves:
-        """Return what need not be fetched, because it stands in files of this disk."""
-        leaves, nodes = LocalLeaves(), self._mirror.nodes
+    def note_leaves(self, leaves: LocalLeaves) -> Iterator[None]:
+        """Note what need not be fetched, because it stands in files of this disk; may be stopped.
+
+        Also what is in files that the user changed: each leaf is proved when it is read.
+        """
+        nodes = self._mirror.nodes
         for path, cid in self._mirror.stage.leftovers():
-            leaves.add(partial(_open, path), cid, nodes)
+            yield from leaves.add(partial(_open, path), cid, nodes)
         for wanted in (True, False):  # first those that have another version now
             for listing in self._before:
                 for path, made in listing.items():
                     if made.kind == "file" and (path in self._as_named) is not wanted:
-                        leaves.add(partial(self._folder.open_file, path), made.cid, nodes)
-        return leaves
+                        opens = partial(self._folder.open_file, path)
+                        yield from leaves.add(opens, made.cid, nodes)
 
     @property
     def staged(self) -> list[Path]:

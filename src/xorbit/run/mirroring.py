@@ -324,9 +324,7 @@ class _Step:
 
     async def _compared(self, new: Listing, before: list[Listing]) -> Change:
         change = await in_thread(lambda: Change(self._folder, new, before))
-        compared = change.compare()
-        while not await in_thread(lambda: _is_over(compared)):
-            pass
+        await _go_through(change.compare())
         return change
 
     # --- Fetch --------------------------------------------------------------------------------
@@ -334,7 +332,8 @@ class _Step:
     async def _stage(self, root: Cid, change: Change) -> None:
         if not change.missing:
             return
-        self._leaves = leaves = await in_thread(change.local_leaves)
+        self._leaves = leaves = LocalLeaves()
+        await _go_through(change.note_leaves(leaves))
         self._total = sum(change.made(path).size for path in change.missing)
         files = _by_cid(change)
         try:
@@ -472,6 +471,11 @@ def _by_cid(change: Change) -> dict[Cid, list[TreePath]]:
     for path in change.missing:
         files.setdefault(change.made(path).cid, []).append(path)
     return files
+
+
+async def _go_through(steps: Iterator[None]) -> None:
+    while not await in_thread(lambda: _is_over(steps)):
+        pass
 
 
 def _is_over(steps: Iterator[None]) -> bool:
