@@ -12,6 +12,9 @@ import os
 from xorbit.errors import FormatError, LeadsOutError
 
 _SEPARATORS = frozenset({os.sep, os.altsep or os.sep})
+FILE_NAME_BYTES_MAX = 255
+TARGET_BYTES_MAX = 4_095
+"""What Linux takes as a name, and as the target of a symbolic link (NAME_MAX, PATH_MAX)."""
 _SHOWN_CHARACTERS = 80
 _UP = ".."
 _HERE = "."
@@ -54,9 +57,14 @@ def check_file_name(name: str, separators: frozenset[str] = _SEPARATORS) -> str:
     anew in a folder of its own making, and finds there what this file system thinks is the same.
 
     Raises:
-        FormatError: as `check_name`, or it has what separates folders on this system.
+        FormatError: as `check_name`, or it is too long, or has what separates folders on this
+            system.
     """
     check_name(name)
+    if _bytes_of(name) > FILE_NAME_BYTES_MAX:
+        raise FormatError(
+            f"{shown(name)} cannot be written here: it has more than {FILE_NAME_BYTES_MAX} bytes"
+        )
     if found := separators.intersection(name):
         marks = ", ".join(sorted(found))
         raise FormatError(f"{shown(name)} cannot be written here: it has a {marks} in it")
@@ -75,7 +83,8 @@ def check_target(target: str, folders: int) -> str:
         folders: In how many folders of the tree the link is; 0 at its top.
 
     Raises:
-        LeadsOutError: it is empty or absolute, has a zero byte in it, or may lead outside.
+        LeadsOutError: it is empty, absolute or too long, has a zero byte in it, or may lead
+            outside.
     """
     if problem := _target_problem(target, folders):
         raise LeadsOutError(f"a symbolic link to {shown(target)}: {problem}")
@@ -85,6 +94,8 @@ def check_target(target: str, folders: int) -> str:
 def _target_problem(target: str, folders: int) -> str | None:
     if not target or "\0" in target:
         return "that is no path"
+    if _bytes_of(target) > TARGET_BYTES_MAX:
+        return f"that has more than {TARGET_BYTES_MAX:,} bytes, and no link says so many"
     if target.startswith(tuple(_SEPARATORS)):
         return "only links to what is in the same tree are made, and this is absolute"
     parts = [part for part in target.split("/") if part not in ("", _HERE)]
@@ -94,3 +105,7 @@ def _target_problem(target: str, folders: int) -> str | None:
     if _UP in parts[up:]:
         return "a .. may stand at its start only: behind a name it could lead outside the tree"
     return None
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode(errors="replace"))  # what a disk gave may be no UTF-8

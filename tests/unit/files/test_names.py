@@ -26,6 +26,16 @@ def test_no_names(name: str | None) -> None:
             check_file_name(name)
 
 
+@pytest.mark.parametrize("letter", ["a", "ä", "\U0001f600"])
+def test_names_are_as_long_as_a_file_system_takes(letter: str) -> None:
+    """Counted in bytes; what is longer would be found out only when it is written."""
+    longest = letter * (255 // len(letter.encode()))
+    assert check_file_name(longest) == longest
+    assert check_name(longest + letter) == longest + letter
+    with pytest.raises(FormatError, match="cannot be written here: it has more than 255 bytes"):
+        check_file_name(longest + letter)
+
+
 def test_separators_of_other_systems() -> None:
     """Where a backslash separates folders too, no file may have one in its name."""
     with pytest.raises(FormatError, match=r"cannot be written here: it has a \\ in it"):
@@ -36,7 +46,7 @@ def test_separators_of_other_systems() -> None:
     ("target", "folders"),
     [
         ("a", 0), ("a/b", 0), ("./a//b/.", 0), (".", 0), ("..", 1), ("../a", 1), ("./.././a", 1),
-        ("../../a", 2), ("../a", 5), ("...", 0), ("a/..b", 0),
+        ("../../a", 2), ("../a", 5), ("...", 0), ("a/..b", 0), ("a" * 4_095, 0), ("\udcff", 0),
     ],
 )  # fmt: skip
 def test_targets(target: str, folders: int) -> None:
@@ -49,6 +59,8 @@ def test_targets(target: str, folders: int) -> None:
     [
         ("", 0, "no path"),
         ("a\0b", 0, "no path"),
+        ("a" * 4_096, 0, "more than 4,095 bytes"),
+        ("ä" * 2_048, 0, "more than 4,095 bytes"),
         ("/etc/passwd", 9, "absolute"),
         ("//x", 0, "absolute"),
         ("..", 0, "outside"),

@@ -184,12 +184,14 @@ def test_full_disk(shelf: Shelf, out: Path) -> None:
     assert_nothing_happened(out)
 
 
-def test_name_too_long_for_this_disk(shelf: Shelf, out: Path) -> None:
-    """A name that this disk has no room for is said as such."""
-    leaf = shelf.add(b"x", Codec.RAW)
-    with pytest.raises(WorldError, match="File name too long"):
-        shelf.write(shelf.directory({"x" * 256: leaf}), out)
-    assert_nothing_happened(out)
+def test_what_no_disk_has_room_for(shelf: Shelf, out: Path) -> None:
+    """A name or a link's target that is too long is said as such."""
+    name = shelf.directory({"x" * 256: shelf.add(b"x", Codec.RAW)})
+    target = shelf.directory({"link": shelf.link("x" * 4_096)})
+    for root, says in ((name, "more than 255 bytes"), (target, "more than 4,095 bytes")):
+        with pytest.raises(FormatError, match=says):
+            shelf.write(root, out)
+        assert_nothing_happened(out)
 
 
 # --- Trees that want out ------------------------------------------------------------------------
