@@ -207,6 +207,9 @@ MIRROR_LEAVES_PER_STEP = 256
 at in one step."""
 MIRROR_STEPS_AT_ONCE = 16
 """How many such steps are taken before it is seen whether the mirror was told to stop."""
+MIRROR_COMING_MAX = 4
+"""How many versions that could not be put in place a mirror remembers as long as something in the
+folder is of them; what only an older one put there counts as the user's."""
 MIRROR_LEFT_OUT_SHOWN_MAX = 10
 """How many paths that were left out the command tells one by one."""
 STAY_AGAIN_S_MIN = 1.0

@@ -254,7 +254,7 @@ class Change:
     """
 
     def __init__(self, mirror: MirrorFolder, new: Listing, before: Iterable[Listing]) -> None:
-        """Go to `new`; all that the mirror made is in `before`."""
+        """Go to `new`; all that the mirror made is in `before`, the latest version first."""
         self._mirror = mirror
         self._folder = mirror.folder
         self._new = new.made
@@ -269,6 +269,8 @@ class Change:
         """Files that are not as the version names them."""
         self.missing: list[TreePath] = []
         """Those of them that are not in the stage yet."""
+        self.owning: set[int] = set()  # only ever asked whether something is in it
+        """Of which of `before` there is something that is not as the version names it."""
         self.left_out: list[TreePath] = []
         """Where something of the user's is in the way, or of the version what would be there."""
         self._to_make = self._vanishing = 0
@@ -324,9 +326,10 @@ class Change:
             return (yield from holds(file, made, self._mirror.nodes))
 
     def _is_ours(self, path: TreePath, status: os.stat_result) -> Generator[None, None, bool]:
-        for listing in self._before:
+        for number, listing in enumerate(self._before):
             made = listing.get(path)
             if made is not None and (yield from self._is(path, status, made)):
+                self.owning.add(number)
                 return True
         return False
 

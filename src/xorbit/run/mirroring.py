@@ -20,7 +20,12 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from xorbit.config import MIRROR_RETRY_S, MIRROR_STEPS_AT_ONCE, WINDOW_BLOCKS
+from xorbit.config import (
+    MIRROR_COMING_MAX,
+    MIRROR_RETRY_S,
+    MIRROR_STEPS_AT_ONCE,
+    WINDOW_BLOCKS,
+)
 from xorbit.errors import FormatError, NotFoundError, WorldError, XorbitError
 from xorbit.files.cid import Cid, Codec, parse_cid
 from xorbit.files.flow import (
@@ -259,6 +264,14 @@ class Mirror:
         return await step.run(Version(version.seq, str(version.cid)))
 
 
+class _Known(Struct, frozen=True):
+    """A version that files of the folder may be of."""
+
+    version: Version
+    listing: Listing
+    nodes: tuple[Cid, ...]
+
+
 class _Step:
     """The way to one version."""
 
@@ -280,18 +293,15 @@ class _Step:
         before = [await self._list_before(it) for it in known if it.root != version.root]
         is_new = len(before) == len(known)
         try:
-            new = await self._list(root)
-            nodes = tuple(self._asked)
-            listings = [listing for listing, _ in before]
-            change = await self._compared(new, listings if is_new else [new, *listings])
+            new = await self._known_as(version)
+            change = await self._compared(new.listing, before if is_new else [*before, new])
             await self._stage(root, change)
         except XorbitError as error:
             if is_new:
-                of_known = [cid for _, nodes in before for cid in nodes]
                 is_lie = isinstance(error, FormatError)
-                await in_thread(lambda: self._tidy_nodes(of_known, is_lie=is_lie))
+                await in_thread(lambda: self._tidy_nodes(_nodes_of(before), is_lie=is_lie))
             raise
-        await in_thread(lambda: self._commit(change, version, nodes))
+        await in_thread(lambda: self._commit(change, new, before))
         left_out = tuple(map(shown_path, change.left_out))
         counts = (change.written, change.removed, self.blocks, self.bytes, self.reused)
         return Mirrored(version.seq, root, *counts, left_out)
@@ -299,12 +309,16 @@ class _Step:
     # --- What there is ------------------------------------------------------------------------
 
     def _known(self) -> list[Version]:
-        """Return the versions that files here may be of, each tree once."""
-        return list({version.root: version for version in self._folder.state.versions}.values())
+        """Return the versions that files here may be of, each tree once, the latest first."""
+        latest_first = reversed(self._folder.state.versions)
+        return list({version.root: version for version in latest_first}.values())
 
-    async def _list_before(self, known: Version) -> tuple[Listing, tuple[Cid, ...]]:
+    async def _list_before(self, known: Version) -> _Known:
         with naming(f"cannot tell what is left of version {known.seq} here"):
-            return await self._list(parse_cid(known.root)), tuple(self._asked)
+            return await self._known_as(known)
+
+    async def _known_as(self, version: Version) -> _Known:
+        return _Known(version, await self._list(parse_cid(version.root)), tuple(self._asked))
 
     async def _list(self, root: Cid) -> Listing:
         """Return what a tree names; all its nodes are here then, and in `_asked`."""
@@ -322,8 +336,9 @@ class _Step:
                             await finish(inner_nodes(node, seen), fetcher)
             return listing
 
-    async def _compared(self, new: Listing, before: list[Listing]) -> Change:
-        change = await in_thread(lambda: Change(self._folder, new, before))
+    async def _compared(self, new: Listing, before: list[_Known]) -> Change:
+        listings = [known.listing for known in before]
+        change = await in_thread(lambda: Change(self._folder, new, listings))
         await _go_through(change.compare())
         return change
 
@@ -432,20 +447,30 @@ class _Step:
         stage.keep_only(stage.path_of(path, change.made(path).cid) for path in wanted)
         stage.failed = False
 
-    def _commit(self, change: Change, version: Version, nodes: tuple[Cid, ...]) -> None:
+    def _commit(self, change: Change, new: _Known, before: list[_Known]) -> None:
         folder, state = self._folder, self._folder.state
         folder.stage.sync(change.staged)
         if not change.stays:
-            if version not in state.coming:
-                coming = (*state.coming, version)
-                folder.note(msgspec.structs.replace(state, coming=coming))
+            self._begin(change, new, before)
             change.apply()
-        if state.at != version or state.coming:
-            folder.note(State(state.public_key, state.salt, at=version))
+        if state.at != new.version or state.coming:
+            folder.note(State(state.public_key, state.salt, at=new.version))
         with suppress(WorldError):  # without, files are hashed again
             change.note_seen()
-        folder.nodes.keep_only(nodes)
+        folder.nodes.keep_only(new.nodes)
         folder.stage.keep_only(())
+
+    def _begin(self, change: Change, new: _Known, before: list[_Known]) -> None:
+        """Note that a version is coming, and let go of those that nothing here is of any more."""
+        folder, state = self._folder, self._folder.state
+        here = [known for number, known in enumerate(before) if number in change.owning]
+        begun = [known.version for known in reversed(here) if known.version in state.coming]
+        coming = (*begun, new.version)[-MIRROR_COMING_MAX:]
+        if coming != state.coming:
+            folder.note(msgspec.structs.replace(state, coming=coming))
+        kept = [known for known in before if known.version in folder.state.versions]
+        folder.nodes.keep_only(_nodes_of([*kept, new]))
+        folder.stage.keep_only(change.staged)
 
 
 class _NodesAtHand(Fetcher):
@@ -463,6 +488,10 @@ class _NodesAtHand(Fetcher):
 
     async def _from_others(self, cid: Cid) -> bytes:
         return await super().fetch(cid)
+
+
+def _nodes_of(versions: list[_Known]) -> list[Cid]:
+    return [cid for known in versions for cid in known.nodes]
 
 
 def _by_cid(change: Change) -> dict[Cid, list[TreePath]]:

@@ -7,17 +7,20 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from random import Random
+from typing import NoReturn
 
+import msgspec
 import pytest
 
 from tests.unit.files.trees import Shelf, on_disk
 from xorbit.errors import FormatError, MisuseError, NotFoundError, WorldError
-from xorbit.files.cid import Cid, Codec
+from xorbit.files.cid import Cid, Codec, parse_cid
+from xorbit.files.held_folder import Folder
 from xorbit.files.local_tree import build_source, cid_of
 from xorbit.files.mirror import Listing
-from xorbit.files.mirror_folder import STATE_FOLDER, Stage
+from xorbit.files.mirror_folder import STATE_FOLDER, Stage, State
 from xorbit.files.pointer import RecordPlace, TreeVersion, pointer_to, tree_version
-from xorbit.files.tree import Entry, Found
+from xorbit.files.tree import Entry, Found, all_blocks, finish
 from xorbit.items import ItemKey, Record
 from xorbit.run.mirroring import Mirrored, NotMirrored, mirror, mirror_once
 
@@ -424,6 +427,74 @@ async def test_nodes_of_what_cannot_be_had_take_no_room(
     with pytest.raises(FormatError):
         await bring(source, out)
     assert nodes_kept(out) == before
+
+
+async def test_versions_that_cannot_be_put_in_place_take_no_room(
+    source: Source, tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many: of those that nothing in the folder is of any more nothing is kept."""
+    source.tree(tree)
+    await bring(source, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "make_link", refuse)
+        for number in range(5):
+            (tree / "a").write_bytes(b"%d" % number)
+            (tree / f"z{number}").write_bytes(b"%d" % number)
+            (tree / "link").unlink(missing_ok=True)
+            (tree / "link").symlink_to(f"{number}")
+            source.tree(tree)
+            with pytest.raises(WorldError, match="Operation not permitted"):
+                await bring(source, out)
+            assert (out / "a").read_bytes() == b"%d" % number
+            state = read_state(out)
+            assert (state.at.seq, state.coming[-1].seq) == (1, 2 + number)
+            assert len(state.coming) <= 2
+            of_versions = {cid for it in state.versions for cid in trees_nodes(source, it.root)}
+            assert nodes_kept(out) == of_versions
+            assert len(list((out / STATE_FOLDER / "stage").iterdir())) <= 1 + number
+    source.tree(tree)
+    assert (await bring(source, out)).left_out == ()
+    assert shown(out) == on_disk(tree)
+    assert read_state(out).coming == ()
+
+
+async def test_what_many_versions_left_behind_is_the_users(
+    source: Source, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many are remembered; the newest comes all the same."""
+    monkeypatch.setattr("xorbit.run.mirroring.MIRROR_COMING_MAX", 2)
+    shelf, leaf = source.shelf, source.shelf.file(b"0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "make_link", refuse)
+        for number in range(4):
+            link = shelf.link("a")
+            source.publish(shelf.directory({f"a{number}": leaf, "link": link}))
+            with pytest.raises(WorldError):
+                await bring(source, out)
+            assert len(read_state(out).coming) == min(2, 1 + number)
+    source.publish(shelf.directory({"a1": shelf.file(b"1"), "b": leaf}))
+    assert (await bring(source, out)).left_out == ("'a1'",)
+    assert sorted(shown(out)) == ["a0", "a1", "b"]
+
+
+def refuse(*_: object) -> NoReturn:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def read_state(out: Path) -> State:
+    return msgspec.json.decode((out / STATE_FOLDER / "state.json").read_bytes(), type=State)
+
+
+def trees_nodes(source: Source, root: str) -> set[str]:
+    """Return the names of the nodes of a tree."""
+    wanted: list[Cid] = []
+
+    def get(cid: Cid) -> bytes:
+        wanted.append(cid)
+        return source.shelf.held[cid]
+
+    finish(all_blocks(parse_cid(root)), get)
+    return {str(cid) for cid in wanted if cid.codec is Codec.DAG_PB}
 
 
 async def test_nodes_do_not_stay_on_a_full_disk(source: Source, tree: Path, out: Path) -> None:
