@@ -161,6 +161,11 @@ def tell_outcome(outcome: Mirrored | NotMirrored, json: bool) -> None:
         stays = f"stays at version {outcome.at}" if outcome.at else "stays empty"
         talk(f"version {outcome.seq} cannot be had, the folder {stays}: {outcome.error}")
         return
+    for seq in outcome.lost:
+        talk(
+            f"version {seq}, which was here, cannot be read any more: "
+            "what of it is not known to be the mirror's counts as yours"
+        )
     for path in outcome.left_out[:MIRROR_LEFT_OUT_SHOWN_MAX]:
         talk(f"left out of version {outcome.seq}: {path}, where something is that is not its own")
     if more := outcome.left_out[MIRROR_LEFT_OUT_SHOWN_MAX:]:
@@ -184,4 +189,5 @@ def _facts(done: Mirrored) -> dict[str, object]:
         "fetched_bytes": done.fetched_bytes,
         "reused_bytes": done.reused_bytes,
         "left_out": list(done.left_out),
+        "lost": list(done.lost),
     }

@@ -10,7 +10,8 @@ version wants the place of such a thing, what it has there is left out and told 
 
 import os
 import stat
-from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -26,7 +27,7 @@ from xorbit.config import (
     SYNCED_FILES_MAX,
 )
 from xorbit.errors import FormatError
-from xorbit.files.cid import Cid, Codec, cid_of_block
+from xorbit.files.cid import Cid, Codec, cid_of_block, decode_cid
 from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.held_folder import (
@@ -36,7 +37,7 @@ from xorbit.files.held_folder import (
     look_of,
     writing,
 )
-from xorbit.files.mirror_folder import STATE_FOLDER, MirrorFolder, Nodes
+from xorbit.files.mirror_folder import STATE_FOLDER, MirrorFolder, Nodes, Seen
 from xorbit.files.names import check_file_name, check_target, shown
 from xorbit.files.nodes import naming
 from xorbit.files.tree import Entry, Want
@@ -81,6 +82,15 @@ class Listing:
             where = shown("/".join(entry.path))
             raise FormatError(f"at {where} in the tree: {error}") from error
         return True
+
+    def add_seen(self, seen: Mapping[str, Seen]) -> None:
+        """Take in files as they were seen last: what is left of a version without its nodes."""
+        for name, file in seen.items():
+            path = tuple(name.split("/"))
+            with suppress(FormatError):  # the note is damaged
+                for part in path:
+                    check_file_name(part)
+                self.made[path] = Made(decode_cid(file.cid), "file", file.look[2])
 
 
 def _made(entry: Entry) -> Made:

@@ -7,7 +7,7 @@ asyncio here. Beside what is mirrored stands one folder of the mirror's own, `.x
 | --- | --- |
 | `state.json` | whose record is mirrored, which version is here, which one is being put in place |
 | `seen` | how each file looked when it was known to be as its version names it; may be lost |
-| `nodes/` | the inner blocks of that version, by their CIDs; each proves itself |
+| `nodes/` | the inner blocks of these versions, by their CIDs; each proves itself |
 | `stage/` | files of a version that is coming, until all of them are there |
 | `lock` | held by the one process that works on the folder |
 """
@@ -15,7 +15,7 @@ asyncio here. Beside what is mirrored stands one folder of the mirror's own, `.x
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -103,6 +103,20 @@ class Nodes:
                 self.failed = True
                 temporary.unlink(missing_ok=True)
                 raise
+
+    def sync(self, cids: Collection[Cid]) -> None:
+        """See to it that these are on disk, also those that an earlier life wrote.
+
+        Raises:
+            WorldError: the disk is full or failed.
+        """
+        with writing(self._path):
+            if len(cids) > SYNCED_FILES_MAX:
+                os.sync()
+            elif cids:
+                for cid in cids:
+                    _sync(self._path / str(cid))
+                _sync(self._path)
 
     def keep_only(self, cids: Iterable[Cid]) -> None:
         """Remove all others."""
@@ -203,7 +217,7 @@ class Stage:
         if any(file not in self._synced for file in files):
             os.sync()
         elif files:
-            _sync_folder(self._path)
+            _sync(self._path)
         self._synced.clear()
 
     def close(self) -> None:
@@ -318,7 +332,7 @@ class MirrorFolder:
                     os.fsync(file.fileno())
             temporary.replace(own / name)
             if sync:
-                _sync_folder(own)
+                _sync(own)
 
 
 def remove_if(folder: Path, unwanted: Callable[[str], bool]) -> None:
@@ -330,7 +344,7 @@ def remove_if(folder: Path, unwanted: Callable[[str], bool]) -> None:
                     (folder / name).unlink()
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -66,6 +66,9 @@ class Mirrored(Struct, frozen=True):
     """What files that were written have from files that were there."""
     left_out: tuple[str, ...]
     """Where something that the mirror did not make is in the way of the version; quoted."""
+    lost: tuple[int, ...] = ()
+    """Which versions, that something here was of, cannot be read any more: what is of them and was
+    not noted counts as the user's."""
 
 
 class NotMirrored(Struct, frozen=True):
@@ -284,6 +287,7 @@ class _Step:
         self._total = 0
         self._asked: dict[Cid, None] = {}
         """The nodes of the tree that was listed last."""
+        self._lost: list[int] = []
         self.blocks = self.bytes = self.reused = 0
 
     async def run(self, version: Version) -> Mirrored:
@@ -294,17 +298,18 @@ class _Step:
         is_new = len(before) == len(known)
         try:
             new = await self._known_as(version)
-            change = await self._compared(new.listing, before if is_new else [*before, new])
+            here = before if is_new else [*before, new]
+            change = await self._compared(new.listing, here)
             await self._stage(root, change)
         except XorbitError as error:
             if is_new:
                 is_lie = isinstance(error, FormatError)
                 await in_thread(lambda: self._tidy_nodes(_nodes_of(before), is_lie=is_lie))
             raise
-        await in_thread(lambda: self._commit(change, new, before))
+        await in_thread(lambda: self._commit(change, new, here))
         left_out = tuple(map(shown_path, change.left_out))
         counts = (change.written, change.removed, self.blocks, self.bytes, self.reused)
-        return Mirrored(version.seq, root, *counts, left_out)
+        return Mirrored(version.seq, root, *counts, left_out, tuple(self._lost))
 
     # --- What there is ------------------------------------------------------------------------
 
@@ -315,7 +320,14 @@ class _Step:
 
     async def _list_before(self, known: Version) -> _Known:
         with naming(f"cannot tell what is left of version {known.seq} here"):
-            return await self._known_as(known)
+            try:
+                return await self._known_as(known)
+            except (NotFoundError, FormatError):
+                self._lost.append(known.seq)
+        listing, at = Listing(), self._folder.state.at
+        if at is not None and known.root == at.root:
+            listing.add_seen(await in_thread(self._folder.read_seen))
+        return _Known(known, listing, ())
 
     async def _known_as(self, version: Version) -> _Known:
         return _Known(version, await self._list(parse_cid(version.root)), tuple(self._asked))
@@ -447,11 +459,13 @@ class _Step:
         stage.keep_only(stage.path_of(path, change.made(path).cid) for path in wanted)
         stage.failed = False
 
-    def _commit(self, change: Change, new: _Known, before: list[_Known]) -> None:
+    def _commit(self, change: Change, new: _Known, here: list[_Known]) -> None:
         folder, state = self._folder, self._folder.state
+        noted = set(_nodes_of(here))  # only ever asked whether something is in it
+        folder.nodes.sync([cid for cid in new.nodes if cid not in noted])
         folder.stage.sync(change.staged)
         if not change.stays:
-            self._begin(change, new, before)
+            self._begin(change, new, here)
             change.apply()
         if state.at != new.version or state.coming:
             folder.note(State(state.public_key, state.salt, at=new.version))
@@ -460,15 +474,15 @@ class _Step:
         folder.nodes.keep_only(new.nodes)
         folder.stage.keep_only(())
 
-    def _begin(self, change: Change, new: _Known, before: list[_Known]) -> None:
+    def _begin(self, change: Change, new: _Known, here: list[_Known]) -> None:
         """Note that a version is coming, and let go of those that nothing here is of any more."""
         folder, state = self._folder, self._folder.state
-        here = [known for number, known in enumerate(before) if number in change.owning]
-        begun = [known.version for known in reversed(here) if known.version in state.coming]
+        owning = [known for number, known in enumerate(here) if number in change.owning]
+        begun = [known.version for known in reversed(owning) if known.version in state.coming]
         coming = (*begun, new.version)[-MIRROR_COMING_MAX:]
         if coming != state.coming:
             folder.note(msgspec.structs.replace(state, coming=coming))
-        kept = [known for known in before if known.version in folder.state.versions]
+        kept = [known for known in here if known.version in folder.state.versions]
         folder.nodes.keep_only(_nodes_of([*kept, new]))
         folder.stage.keep_only(change.staged)
 

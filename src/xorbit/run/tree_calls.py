@@ -93,7 +93,8 @@ class TreeCalls(FileCalls):
         fetched; nothing of the version shows before all of it is there; then each file is replaced
         by renaming. What the mirror did not make, or what was changed since, is neither replaced
         nor removed: `Mirrored.left_out` says where that is in the way. After a kill at any instant
-        each file is whole, of one version or the next, and the next call goes on.
+        each file is whole, of one version or the next, and the next call goes on. `Mirrored.lost`
+        names versions of which it cannot be told any more what the mirror made.
 
         Raises:
             MisuseError: no public key; or the folder is no mirror of its record, and not empty.

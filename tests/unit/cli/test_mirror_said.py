@@ -28,6 +28,16 @@ def test_what_was_left_out_is_counted(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[MIRROR_LEFT_OUT_SHOWN_MAX:] == ["left out of version 7: 1,000 more"]
 
 
+def test_versions_whose_nodes_are_lost_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_outcome(Mirrored(7, CID, 1, 0, 2, 70, 0, (), (5, 6)), json=True)
+    said = capsys.readouterr()
+    assert [line.split(",")[0] for line in said.err.splitlines()] == [
+        "version 5",
+        "version 6",
+    ]
+    assert '"lost": [5, 6]' in said.out
+
+
 def test_one_block_is_a_block(capsys: pytest.CaptureFixture[str]) -> None:
     """Of one block nothing is said in the plural."""
     tell_outcome(Mirrored(7, CID, 1, 0, 1, 70, 0, ()), json=False)

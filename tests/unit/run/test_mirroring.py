@@ -15,10 +15,10 @@ import pytest
 from tests.unit.files.trees import Shelf, on_disk
 from xorbit.errors import FormatError, MisuseError, NotFoundError, WorldError
 from xorbit.files.cid import Cid, Codec, parse_cid
-from xorbit.files.held_folder import Folder
+from xorbit.files.held_folder import Folder, look_of
 from xorbit.files.local_tree import build_source, cid_of
 from xorbit.files.mirror import Listing
-from xorbit.files.mirror_folder import STATE_FOLDER, Stage, State
+from xorbit.files.mirror_folder import STATE_FOLDER, MirrorFolder, Seen, Stage, State
 from xorbit.files.pointer import RecordPlace, TreeVersion, pointer_to, tree_version
 from xorbit.files.tree import Entry, Found, all_blocks, finish
 from xorbit.items import ItemKey, Record
@@ -392,9 +392,7 @@ async def test_what_was_begun_and_is_nowhere_any_more_keeps_from_nothing(
     await bring(source, out)
     half = source.shelf.directory({"gone": source.shelf.file(b"0123"), "small": LEAF})
     source.missing = {LEAF}
-    state = out / STATE_FOLDER / "state.json"
-    coming = f'"coming":[{{"seq":2,"root":"{half}"}}]'
-    state.write_text(state.read_text().replace('"coming":[]', coming))
+    note_as_coming(out, half)
     (out / "gone").write_bytes(b"0123")
     source.publish(b"no tree")
     steps = mirror(source, PLACE, out, retry_s=WITHIN_S)
@@ -406,6 +404,31 @@ async def test_what_was_begun_and_is_nowhere_any_more_keeps_from_nothing(
     source.tree(tree)
     assert (await bring(source, out)).removed == 1
     assert shown(out) == on_disk(tree)
+
+
+async def test_what_was_begun_and_is_refused_now_keeps_from_nothing(
+    source: Source, tree: Path, out: Path
+) -> None:
+    """An earlier release may have begun what is a lie for this one."""
+    source.tree(tree)
+    await bring(source, out)
+    lie = source.shelf.directory({"gone": LEAF, "link": source.shelf.link("x" * 5_000)})
+    note_as_coming(out, lie)
+    (out / "gone").write_bytes(b"a leaf that nobody holds")
+    source.publish(lie)
+    (tree / "small").write_bytes(b"three")
+    source.tree(tree)
+    done = await bring(source, out)
+    assert (done.seq, done.left_out, done.lost) == (3, (), (2,))
+    assert shown(out) == on_disk(tree) | {"gone": b"a leaf that nobody holds"}
+    assert read_state(out).coming == ()
+
+
+def note_as_coming(out: Path, root: Cid) -> None:
+    """Have a mirror that is at version 1 begin the second, and be killed at once."""
+    state = out / STATE_FOLDER / "state.json"
+    coming = f'"coming":[{{"seq":2,"root":"{root}"}}]'
+    state.write_text(state.read_text().replace('"coming":[]', coming))
 
 
 async def test_nodes_of_what_cannot_be_had_take_no_room(
@@ -495,6 +518,96 @@ def trees_nodes(source: Source, root: str) -> set[str]:
 
     finish(all_blocks(parse_cid(root)), get)
     return {str(cid) for cid in wanted if cid.codec is Codec.DAG_PB}
+
+
+async def test_nodes_are_on_disk_before_a_version_is_noted(
+    source: Source, tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of what is noted depends on them; those that were noted before are not synced again."""
+    synced: list[str] = []
+    noted: list[set[str]] = []
+    real_note = MirrorFolder.note
+
+    def note(folder: MirrorFolder, state: State) -> None:
+        noted.append(set(synced))
+        real_note(folder, state)
+
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+    )
+    monkeypatch.setattr(MirrorFolder, "note", note)
+    source.tree(tree)
+    await bring(source, out)
+    first = nodes_kept(out)
+    assert {*first, "nodes"} <= noted[1]
+    (tree / "small").write_bytes(b"new")
+    source.tree(tree)
+    synced.clear()
+    noted.clear()
+    await bring(source, out)
+    assert nodes_kept(out) & noted[0] == nodes_kept(out) - first == {str(cid_of(tree))}
+    monkeypatch.setattr("xorbit.files.mirror_folder.SYNCED_FILES_MAX", 0)
+    monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
+    (tree / "small").write_bytes(b"newer")
+    source.tree(tree)
+    noted.clear()
+    await bring(source, out)
+    assert "all" in noted[0]
+
+
+async def test_a_version_whose_nodes_are_lost_keeps_from_nothing(
+    source: Source, tree: Path, out: Path
+) -> None:
+    """Where they are nowhere any more: which files are the mirror's own is told by the note."""
+    source.tree(tree)
+    await bring(source, out)
+    files = {"large", "small", "sub/other", "sub/deep/nothing"}
+    while noted_files(out) != files:  # what changed in the moment of the note comes with the next
+        await bring(source, out)
+    lose_nodes(source, out)
+    (out / "small").write_bytes(b"mine!")
+    (tree / "small").write_bytes(b"newer")
+    (tree / "large").write_bytes(Random(1).randbytes(11 * CHUNK))
+    (tree / "sub" / "other").unlink()
+    source.tree(tree)
+    done = await bring(source, out)
+    assert (done.left_out, done.lost, done.removed) == (("'small'",), (1,), 1)
+    (out / "small").unlink()
+    done = await bring(source, out)
+    assert (done.left_out, done.lost) == ((), ())
+    assert shown(out) == on_disk(tree)
+
+
+async def test_what_is_not_known_to_be_the_mirrors_is_the_users(
+    source: Source, tree: Path, out: Path
+) -> None:
+    """Where nodes and the note are lost, and where the note is damaged."""
+    source.tree(tree)
+    await bring(source, out)
+    seen = out / STATE_FOLDER / "seen"
+    stranger = Seen(bytes(36), look_of(out.parent.stat()))
+    outside = Seen(bytes(LEAF), look_of((tree / "small").stat()))
+    for number, said in enumerate((None, {"small": stranger, "../tree/small": outside})):
+        seen.unlink()
+        if said is not None:
+            seen.write_bytes(msgspec.msgpack.encode(said))
+        lose_nodes(source, out)
+        source.publish(source.shelf.directory({"small": source.shelf.file(b"%d" % number)}))
+        assert (await bring(source, out)).left_out == ("'small'",)
+        assert (out / "large").exists()
+        assert (tree / "small").exists()
+
+
+def noted_files(out: Path) -> set[str]:
+    seen = (out / STATE_FOLDER / "seen").read_bytes()
+    return set(msgspec.msgpack.decode(seen, type=dict[str, Seen]))
+
+
+def lose_nodes(source: Source, out: Path) -> None:
+    """Lose them as a power cut may; what the network had is expired."""
+    source.shelf.held.clear()
+    for path in (out / STATE_FOLDER / "nodes").iterdir():
+        path.write_bytes(b"")
 
 
 async def test_nodes_do_not_stay_on_a_full_disk(source: Source, tree: Path, out: Path) -> None:
