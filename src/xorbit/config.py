@@ -183,12 +183,15 @@ TREE_DEPTH_MAX = 128
 """How many directories may be inside one another, in what is put and in what is got."""
 TREE_BLOCKS_DEPTH_MAX = 256
 """How many blocks may be below one another in a tree of any shape that is gone through."""
-TREE_DIRECTORIES_SEEN_MAX = 262_144
-"""Of how many directories a walk remembers that it has been there; any further ones count as
-seen."""
+TREE_DIRECTORIES_SEEN_MAX = 1_048_576
+"""Of how many directories a walk remembers that it has been there, about 70 bytes each; any further
+ones count as seen."""
 TREE_REPEATED_ENTRIES_MAX = 100_000
-"""How many entries a walk takes from directories that it has been in before: a few blocks may
-describe a tree without an end that anybody could wait for."""
+"""How many entries a walk takes from directories that it has been in before, however few there were
+that it had not: a few blocks may describe a tree without an end that anybody could wait for."""
+TREE_REPEATED_PER_NEW_MAX = 64
+"""How many such entries it takes for each that was new, where these are more: a tree may have so
+many copies of whatever is in it."""
 TREE_NODES_MAX = 1_048_576
 """How many nodes one pass over all blocks of a tree takes; each it remembers, about 100 bytes."""
 PUT_BLOCKS_SEEN_MAX = 65_536

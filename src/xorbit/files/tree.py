@@ -256,8 +256,7 @@ class _Level:
             self._page, self._at = page, 0
         named = self._page[self._at]
         self._at += 1
-        if self._is_repeated:
-            self._visits.count(self._cid)
+        self._visits.count(self._cid, is_repeated=self._is_repeated)
         found = yield from open_block(named.cid, self._ahead())
         return Entry((*self._path, named.name), found)
 

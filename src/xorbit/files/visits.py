@@ -1,9 +1,9 @@
 """How often a walk through a stranger's tree may come to the same directory.
 
 Pure. A hash cannot be in its own tree, so no walk goes round in a circle; but a directory that
-names one child a thousand times, in ten levels, takes ten blocks and has 10**30 entries. A tree of
-any size goes through as long as it is made of that many blocks; what comes again and again is
-bounded.
+names one child a thousand times, in ten levels, takes ten blocks and has 10**30 entries. What is
+new somebody had to make, and is not bounded here; what comes again and again is, in proportion to
+it.
 """
 
 from xorbit.config import (
@@ -11,6 +11,7 @@ from xorbit.config import (
     TREE_LEAVES_SEEN_MAX,
     TREE_NODES_MAX,
     TREE_REPEATED_ENTRIES_MAX,
+    TREE_REPEATED_PER_NEW_MAX,
 )
 from xorbit.errors import FormatError
 from xorbit.files.cid import Cid, Codec
@@ -26,10 +27,13 @@ class Visits:
         self,
         directories_max: int = TREE_DIRECTORIES_SEEN_MAX,
         repeated_max: int = TREE_REPEATED_ENTRIES_MAX,
+        repeated_per_new_max: int = TREE_REPEATED_PER_NEW_MAX,
     ) -> None:
         self._directories_max = directories_max
         self._repeated_max = repeated_max
+        self._repeated_per_new_max = repeated_per_new_max
         self._seen: set[int] = set()  # only ever asked whether something is in it
+        self._new = 0
         self._repeated = 0
 
     def is_repeated(self, cid: Cid) -> bool:
@@ -44,17 +48,21 @@ class Visits:
         self._seen.add(start)
         return False
 
-    def count(self, cid: Cid) -> None:
-        """Count one entry of a directory whose entries are repeated.
+    def count(self, cid: Cid, *, is_repeated: bool) -> None:
+        """Count one entry of a directory.
 
         Raises:
-            FormatError: there were too many.
+            FormatError: it is repeated, and there were too many such for those that were new.
         """
+        if not is_repeated:
+            self._new += 1
+            return
         self._repeated += 1
-        if self._repeated > self._repeated_max:
+        most = max(self._repeated_max, self._repeated_per_new_max * self._new)
+        if self._repeated > most:
             raise FormatError(
-                f"block {cid}: with this directory, the tree has more than "
-                f"{self._repeated_max:,} entries that repeat others; get a part of it by its path"
+                f"block {cid}: with this directory, the tree has more than {most:,} entries that "
+                "repeat others; get a part of it by its path"
             )
 
 

@@ -359,7 +359,7 @@ async def test_hostile_sealed_trees_are_refused_as_plain_ones_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who makes a name has its key, and may have made anything: escapes, bombs, lies, depths."""
-    monkeypatch.setattr("xorbit.files.visits.Visits.__init__.__defaults__", (1_000, 1_000))
+    monkeypatch.setattr("xorbit.files.visits.Visits.__init__.__defaults__", (1_000, 1_000, 2))
     blocks, sealer = FakeBlocks(), Sealer()
     directory = UnixFsData(Type.DIRECTORY)
     leaf = held(blocks, [make_block(WORDS, Codec.RAW, sealer)])

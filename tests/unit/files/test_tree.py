@@ -252,10 +252,27 @@ def test_memory_for_directories_is_bounded(shelf: Shelf) -> None:
     leaf = shelf.add(b"x", Codec.RAW)
     inner = [shelf.directory({str(number): leaf}) for number in range(9)]
     root = shelf.directory({str(number): cid for number, cid in enumerate(inner)})
-    walked = drive(walk(shelf.found(root), Visits(4, 5)), shelf.get)
+    walked = drive(walk(shelf.found(root), Visits(4, 5, 0)), shelf.get)
     with pytest.raises(FormatError, match="more than 5 entries that repeat"):
         list(walked)
-    assert sum(1 for _ in drive(walk(shelf.found(root), Visits(4, 6)), shelf.get)) == 19
+    for visits in (Visits(4, 6, 0), Visits(4, 0, 1)):
+        assert sum(1 for _ in drive(walk(shelf.found(root), visits), shelf.get)) == 19
+
+
+def test_large_trees_may_repeat_more(shelf: Shelf) -> None:
+    """As many times as often as what is new so far; what comes later does not count before."""
+    leaf = shelf.add(b"x", Codec.RAW)
+    inner = shelf.directory({str(number): leaf for number in range(20)})
+    copies = shelf.directory({f"{number:02}": inner for number in range(10)})
+    other = shelf.directory({f"a{number}": leaf for number in range(100)})
+    last, first = (
+        shelf.directory({"copies": copies, name: other}) for name in ("z last", "a first")
+    )
+    entries = 1 + 2 + 10 + 10 * 20 + 100
+    assert sum(1 for _ in drive(walk(shelf.found(first), Visits(9, 9, 2)), shelf.get)) == entries
+    with pytest.raises(FormatError, match=r"more than 5\d entries that repeat"):
+        list(drive(walk(shelf.found(last), Visits(9, 9, 2)), shelf.get))
+    assert sum(1 for _ in drive(walk(shelf.found(last), Visits(9, 9, 7)), shelf.get)) == entries
 
 
 def test_memory_for_blocks_is_bounded(shelf: Shelf) -> None:
