@@ -145,7 +145,7 @@ class Node(Calls):
                 await parts.control.start()
             await self._join(parts)
             parts.upkeep += self._local_discovery(parts)
-            parts.upkeep.append(asyncio.create_task(_tidy(parts.keeper.let_go_of_leaving)))
+            parts.upkeep.append(asyncio.create_task(_keep_tidy(parts.keeper)))
             if parts.network.kind == "managed":
                 parts.upkeep.append(asyncio.create_task(self._watch_revoked(parts)))
             parts.ends = stack.pop_all()
@@ -188,7 +188,11 @@ class Node(Calls):
         def calls(line: str) -> LocalCalls:
             return LocalCalls(driver, network.name, line, why_alone, keeper)
 
-        control = ControlServer(self.home, network, calls, driver.forget_line, self._limits)
+        def gone(line: str) -> None:
+            driver.forget_line(line)
+            keeper.gone(line)
+
+        control = ControlServer(self.home, network, calls, gone, self._limits)
         stack.push_async_callback(control.stop)
         stack.push_async_callback(driver.stop)  # what clients still wait for is answered here
         stack.callback(control.retire)
@@ -364,8 +368,15 @@ class _Parts:
         self.ends = AsyncExitStack()
 
 
+async def _keep_tidy(keeper: Keeper) -> None:
+    """Let go of what an earlier life left undone, and of what callers do that go."""
+    while True:
+        await _tidy(keeper.let_go_of_leaving)
+        await keeper.next_gone()
+
+
 async def _tidy(work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Do what an earlier life left undone about pins; what fails waits for the next."""
+    """Do what is left undone about pins; what fails waits for the next time."""
     try:
         await work()
     except XorbitError as error:

@@ -320,8 +320,8 @@ UNPIN_KEYS_MAX = 16_384
 """For how many pins at a time it is found out whether another root needs them: about 2 MiB."""
 MEMBERS_ROW_KEYS = 512
 """How many of the blocks that a private tree is made of are noted in one go, 33 bytes each."""
-SEALED_PIN_TRIES_MAX = 5
-"""How often a private tree is pinned anew because pins were let go of meanwhile."""
+PIN_TRIES_MAX = 5
+"""How often something is pinned anew because pins that it may need were let go of meanwhile."""
 UNPIN_BATCH_KEYS_MAX = 512
 """How many pins one commit lets go of, so that others' commits do not wait long behind it."""
 

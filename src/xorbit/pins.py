@@ -60,7 +60,7 @@ class AddRoot(Struct, frozen=True, array_like=True, tag=1):
 
     Refused where its topmost item has no pin (unless it is joining), where pins were let go of
     since `unpins_seen` (some of them may have been meant for this root), or where the root with
-    this `number` is there no longer, or leaving.
+    this `number` is there no longer, or leaving. Then the answer has the one that is there, if any.
     """
 
     root: Root
@@ -102,10 +102,15 @@ class ScanPins(Struct, frozen=True, array_like=True, tag=5):
 
 
 class LetGo(Struct, frozen=True, array_like=True, tag=6):
-    """Take the pins from these keys; refused where a root was added since `added_seen`."""
+    """Take the pins from these keys; refused where a root was added since `added_seen`.
+
+    Of the roots `unseen`, by name, it is not known whether they need some of these: those that are
+    joining count as added anew, so that whoever pins them does so once more.
+    """
 
     keys: tuple[ItemKey, ...]
     added_seen: int | None = None
+    unseen: tuple[bytes, ...] = ()
 
 
 class AddMembers(Struct, frozen=True, array_like=True, tag=7):

@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 from nacl.signing import SigningKey
 
-from tests.edge.test_api import NETWORK, NOBODY, address_of, client, listening, soon
+from tests.edge.test_api import NETWORK, NOBODY, WITHIN_S, address_of, client, listening, soon
 from tests.edge.test_node_disk import on_small_disk
 from tests.edge.test_node_disk import small_disk as small_disk
 from xorbit import errors
 from xorbit.api import Node
 from xorbit.blocking import BlockingNode
 from xorbit.config import DEFAULT_LIMITS
+from xorbit.files.cid import Cid, Codec
+from xorbit.files.dag_pb import Link, encode_node
+from xorbit.files.dag_pb import Node as PbNode
 from xorbit.files.unixfs import CHUNK_BYTES
+from xorbit.files.unixfs_data import Type, UnixFsData, encode_data
 from xorbit.ids import Id
-from xorbit.items import ItemKey, block_key
+from xorbit.items import ItemKey, Kind, block_key
 from xorbit.keys import UserKey
 from xorbit.pins import NOTHING, AddRoot, LeaveRoot, Root, ScanPins, ScanRoots
 from xorbit.run.control_client import ControlClient
@@ -26,6 +30,7 @@ from xorbit.store.lmdb import LmdbStore
 
 KEY = UserKey(SigningKey(bytes(range(32))))
 BLOCKS = 20
+MISSING = Root(ItemKey(Kind.BLOCK_BLAKE3_256, Id(bytes(32))), tree=True, stage="joining")
 
 
 def file(number: int, blocks: int = BLOCKS) -> bytes:
@@ -272,14 +277,52 @@ async def test_while_a_part_of_a_root_is_missing_nothing_that_it_may_need_is_let
 ) -> None:
     async with listening(tmp_path) as node:
         one, two = [await soon(node.put_file(file(n))) for n in (1, 2)]
-        missing = Root(ItemKey(one.cid.key.kind, Id(bytes(32))), tree=True, stage="joining")
-        await soon(node.tend(AddRoot(missing)))
+        part = Link(Cid(Codec.DAG_PB, MISSING.key), "part")
+        data = encode_node(PbNode((part,), encode_data(UnixFsData(Type.DIRECTORY))))
+        folder = Root((await soon(node.store_block(data))).key, tree=True)
+        assert (await soon(node.tend(AddRoot(folder)))).done
         with pytest.raises(errors.WorldError, match="get that back, or unpin it as well"):
             await soon(node.unpin(one.cid))
         assert (await names(node))[str(one.cid)] == "leaving"
-        assert len(await pinned(node)) == 2 * (BLOCKS + 1)
-        assert await soon(node.unpin(name_of(missing))) == BLOCKS + 1
+        assert len(await pinned(node)) == 2 * (BLOCKS + 1) + 1
+        assert await soon(node.unpin(name_of(folder))) == BLOCKS + 2
         assert await names(node) == {str(two.cid): "kept"}
+
+
+async def test_while_a_part_of_a_pin_under_way_is_missing_others_are_let_go_of(
+    tmp_path: Path,
+) -> None:
+    """Nothing below that part can be pinned yet; and it may never come."""
+    async with listening(tmp_path) as node:
+        put = await soon(node.put_file(file(1)))
+        await soon(node.store_block(b"left"))
+        await soon(node.tend(AddRoot(MISSING)))
+        assert await soon(node.unpin(put.cid)) == BLOCKS + 1
+        assert await soon(node.gc()) == 1
+        assert await names(node) == {name_of(MISSING): "joining"}
+
+
+async def test_what_a_program_was_pinning_that_is_gone_is_let_go_of(tmp_path: Path) -> None:
+    """What another one is pinning too goes on; what is kept stays."""
+    async with listening(tmp_path) as node:
+        shared, own, kept = [await soon(node.store_block(bytes([n]))) for n in range(3)]
+        roots = [Root(receipt.key, stage="joining") for receipt in (shared, own, kept)]
+        killed, other = [await soon(ControlClient.connect(tmp_path)) for _ in range(2)]
+        numbers = {}
+        for root in (*roots, MISSING):
+            numbers[root.key] = (await soon(killed.tend(AddRoot(root)))).roots[0].number
+        await soon(other.tend(AddRoot(roots[0])))
+        assert (await soon(node.tend(AddRoot(Root(kept.key))))).done
+        await soon(killed.close())
+        async with asyncio.timeout(WITHIN_S):
+            while len(await names(node)) > 2:
+                pass
+        assert await names(node) == {name_of(roots[0]): "joining", name_of(roots[2]): "kept"}
+        assert await pinned(node) == {shared.key, kept.key}
+        joined = AddRoot(Root(shared.key), number=numbers[shared.key])
+        assert (await soon(other.tend(joined))).done
+        await soon(other.close())
+        assert await soon(node.gc()) == 0
 
 
 # --- The local socket, and the blocking twin ------------------------------------------------------

@@ -3,13 +3,15 @@
 Which blocks a file or a directory is made of stands in its inner nodes. What another root needs is
 found by going through the inner nodes of all others, for a bounded number of pins at a time; the
 store refuses to let go where a root came meanwhile, and then the new ones are gone through as well.
+A tree that is being pinned may lack nodes: nothing below them is pinned yet, and should they come
+just then, the store has whoever pins it do so once more.
 A root that is let go of is marked first and forgotten last, its leaves before the nodes that name
 them: who is killed in between goes on later where it was, and the worst that remains is a pin too
 many.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Hashable, Iterable
 from contextlib import aclosing
 from itertools import islice
 from typing import Protocol
@@ -39,6 +41,7 @@ from xorbit.pins import (
     Told,
     root_name,
 )
+from xorbit.run.joins import Joins
 from xorbit.run.pinning import name_of
 
 TREE_NAME_BYTES = 16
@@ -61,8 +64,10 @@ class Keeper:
     """Lets go of the pins of one home, one root at a time."""
 
     def __init__(self, home: Home) -> None:
+        self.joins = Joins()
         self._home = home
         self._turn = asyncio.Lock()
+        self._gone = asyncio.Event()
 
     async def unpin(self, root: Root) -> int:
         """Let go of a root; return how many items have lost their pin.
@@ -100,9 +105,21 @@ class Keeper:
         async with self._turn:
             return await self._finish_leaving()
 
+    def gone(self, line: Hashable) -> None:
+        """Say that a caller is gone: nobody goes on with what only it was pinning."""
+        if self.joins.gone(line):
+            self._gone.set()
+
+    async def next_gone(self) -> None:
+        """Wait until a caller is gone that may have left something to let go of."""
+        await self._gone.wait()
+        self._gone.clear()
+
     # --- What is let go of ------------------------------------------------------------------------
 
     async def _finish_leaving(self) -> int:
+        while (order := self.joins.abandoned()) is not None:
+            await self._home.tend(order)
         count = 0
         while (kept := await self._next_leaving()) is not None:
             count += await self._leave(kept.root)
@@ -119,7 +136,7 @@ class Keeper:
     async def _leave(self, root: Root) -> int:
         count = 0
         batch: dict[ItemKey, None] = {}
-        async with aclosing(self._keys(root, lenient=True)) as keys:
+        async with aclosing(self._keys(_Walk(self._home, root, lenient=True))) as keys:
             async for key in keys:
                 batch[key] = None
                 if len(batch) >= UNPIN_KEYS_MAX:
@@ -130,28 +147,35 @@ class Keeper:
     async def _let_go(self, keys: Iterable[ItemKey]) -> int:
         """Let go of those of the pins, in this order, that no root needs."""
         rest, count, known = dict.fromkeys(keys), 0, 0
+        unseen: dict[bytes, None] = {}
         while rest:
             added = (await self._home.tend(NOTHING)).added
-            await self._spare(rest, known)
+            unseen |= await self._spare(rest, known)
             known = added
             while batch := tuple(islice(rest, UNPIN_BATCH_KEYS_MAX)):
-                told = await self._home.tend(LetGo(batch, added))
+                told = await self._home.tend(LetGo(batch, known, tuple(unseen)))
                 if not told.done:  # a root came meanwhile, and may need some of them
                     break
+                known = told.added  # those that are to be pinned once more count as added
                 count += len(told.keys)
                 for key in batch:
                     del rest[key]
         return count
 
-    async def _spare(self, keys: dict[ItemKey, None], known: int) -> None:
-        """Take out what a root needs that came after those known."""
+    async def _spare(self, keys: dict[ItemKey, None], known: int) -> dict[bytes, None]:
+        """Take out what a root needs that came after those known; return which was not all seen."""
+        unseen: dict[bytes, None] = {}
         async with aclosing(self._roots()) as roots:
             async for kept in roots:
                 if kept.root.stage == "leaving" or kept.number <= known or not keys:
                     continue
-                async with aclosing(self._keys(kept.root, lenient=False)) as needed:
+                walk = _Walk(self._home, kept.root, lenient=kept.root.stage == "joining")
+                async with aclosing(self._keys(walk)) as needed:
                     async for key in needed:
                         keys.pop(key, None)
+                if not walk.is_whole:
+                    unseen[root_name(kept.root.key, tree=kept.root.tree)] = None
+        return unseen
 
     # --- What there is ----------------------------------------------------------------------------
 
@@ -174,14 +198,10 @@ class Keeper:
                 batch = []
         yield batch
 
-    async def _keys(self, root: Root, *, lenient: bool) -> AsyncGenerator[ItemKey]:
-        """Give the keys of a root's items, each node behind what it names.
-
-        Raises:
-            WorldError: a node cannot be had; with `lenient` what it names is left out instead.
-        """
+    async def _keys(self, walk: "_Walk") -> AsyncGenerator[ItemKey]:
+        """Give the keys of a root's items, each node behind what it names; raises as `below`."""
+        root = walk.root
         if root.tree:
-            walk = _Walk(self._home, root, lenient=lenient)
             async with aclosing(walk.below(root.key)) as keys:
                 async for key in keys:
                     yield key
@@ -197,13 +217,19 @@ class _Walk:
     """One way through a tree; an inner node that stands in it several times is visited once."""
 
     def __init__(self, home: Home, root: Root, *, lenient: bool) -> None:
+        self.root = root
+        self.is_whole = True
+        """Whether each node that was come to could be had."""
         self._home = home
-        self._root = root
         self._lenient = lenient
         self._seen: dict[bytes, None] = {}
 
     async def below(self, key: ItemKey) -> AsyncGenerator[ItemKey]:
-        """Give all that is below a node, each node behind what it names."""
+        """Give all that is below a node, each node behind what it names.
+
+        Raises:
+            WorldError: a node cannot be had; where this is lenient what it names is left out.
+        """
         levels = [_Row(key, await self._children(key))]
         while levels:
             child = next(levels[-1].rest, None)
@@ -233,10 +259,11 @@ class _Walk:
         except FormatError:
             return ()  # whoever pinned it got no further either
         except WorldError as error:
+            self.is_whole = False
             if self._lenient:
                 return ()
             raise WorldError(
-                f"what is no longer needed cannot be told while a part of {name_of(self._root)} "
+                f"what is no longer needed cannot be told while a part of {name_of(self.root)} "
                 f"is missing ({error}): get that back, or unpin it as well"
             ) from error
 

@@ -118,8 +118,11 @@ class LocalCalls(Calls):
 
     async def tend(self, order: Order) -> Told:
         """Change or ask what is kept here."""
+        joins = self._keeper.joins
+        joins.asked(self._line, order)
         match outcome := await self._call(jobs.TendPins(self._driver.new_guid(), order)):
             case Tended(told):
+                joins.answered(self._line, order, told)
                 return told
             case _:
                 raise self._failure(outcome)

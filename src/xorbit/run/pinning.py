@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from xorbit import homes
-from xorbit.config import LEDGER_ROWS_MAX, MEMBERS_ROW_KEYS, SEALED_PIN_TRIES_MAX
+from xorbit.config import LEDGER_ROWS_MAX, MEMBERS_ROW_KEYS, PIN_TRIES_MAX
 from xorbit.errors import MisuseError, WorldError, XorbitError
 from xorbit.files import transfer, trees
 from xorbit.files.cid import Cid, Codec, Place, parse_cid, parse_place
@@ -262,8 +262,7 @@ async def pin(
     number = (await pins.tend(AddRoot(joining))).roots[0].number
     try:
         if seal is None:
-            whole = await _pin_items(pins, root, item, progress)
-            await _joined(pins, whole, number)
+            whole = await _pin_plain(pins, root, number, item, progress)
         else:
             whole = await _pin_sealed(pins, joining, number, seal, progress, put_since)
     except BaseException as error:
@@ -276,9 +275,26 @@ async def pin(
     return whole
 
 
-async def _joined(pins: Pins, whole: Root, number: int) -> None:
-    if not (await pins.tend(AddRoot(whole, number=number))).done:
-        raise WorldError(f"{name_of(whole)} was unpinned before all of it was pinned")
+async def _pin_plain(
+    pins: Pins, root: Root, number: int, item: Item | None, progress: Progress | None
+) -> Root:
+    """Pin a file or a record; once more where pins were let go of before all of it was here."""
+    for _ in range(PIN_TRIES_MAX):
+        whole = await _pin_items(pins, root, item, progress)
+        told = await pins.tend(AddRoot(whole, number=number))
+        if told.done:
+            return whole
+        if not told.roots:
+            break
+        [there] = told.roots
+        if there.root.stage == "kept":  # by another pin, which was faster
+            return there.root
+        number = there.number
+    raise _unpinned(root)
+
+
+def _unpinned(root: Root) -> WorldError:
+    return WorldError(f"{name_of(root)} was unpinned before all of it was pinned")
 
 
 async def _pin_items(pins: Pins, root: Root, item: Item | None, progress: Progress | None) -> Root:
@@ -314,7 +330,7 @@ async def _pin_sealed(
     """
     whole = None if put_since is None else msgspec.structs.replace(joining, stage="kept")
     seen = put_since
-    for _ in range(SEALED_PIN_TRIES_MAX):
+    for _ in range(PIN_TRIES_MAX):
         told = await pins.tend(AddRoot(joining))
         [there] = told.roots
         if there.number != number:
@@ -329,7 +345,7 @@ async def _pin_sealed(
         if (await pins.tend(AddRoot(whole, seen, number))).done:
             return whole
         whole = None
-    raise WorldError(f"{name_of(joining)} was unpinned before all of it was pinned")
+    raise _unpinned(joining)
 
 
 async def note_members(pins: Pins, key: ItemKey, blocks: BlocksToGet, root: Cid) -> None:

@@ -197,8 +197,8 @@ def tend(order: Order, roots: Table, pins: Table, now: float) -> Told:
         case ScanPins(count, after):
             found = pins.behind(b"" if after is None else key_to_bytes(after), count)
             return _told(counts, keys=tuple(_keys(found)))
-        case LetGo(keys, seen):
-            return _let_go(roots, pins, keys, seen)
+        case LetGo():
+            return _let_go(roots, pins, order)
         case AddMembers():
             return _add_members(roots, order)
         case ScanMembers(key, row):
@@ -243,18 +243,19 @@ def _add(roots: Table, pins: Table, order: AddRoot, now: float) -> Told:
     pinned = root.stage == "joining" or pins.get(key_to_bytes(root.key)) is not None
     same = order.number is None or (row is not None and row.number == order.number)
     if not pinned or not same or order.unpins_seen not in (None, counts.unpins):
-        return _told(counts, done=False)
+        there = () if row is None else (_kept(pins, row, now),)
+        return _told(counts, done=False, roots=there)
     if row is None:
         _forget_members(roots, root.key)  # of one that was leaving
-    number = _next_number(roots) if row is None or _completes(row.root, root) else row.number
     root = root if row is None else _merged(row.root, root)
+    number = _next_number(roots) if row is None or _completes(row.root, root) else row.number
     row = _write(roots, root, max(int(now), 0), number)
     return _told(_counts(roots), roots=(_kept(pins, row, now),))
 
 
 def _completes(was: Root, root: Root) -> bool:
-    """Whether only now all members are noted: who looked before has to look again."""
-    return root.sealed and root.stage == "kept" and was.stage == "joining"
+    """Whether only now all of it is pinned and noted: who looked before has to look again."""
+    return root.stage == "kept" and was.stage == "joining"
 
 
 def _merged(was: Root, root: Root) -> Root:
@@ -295,15 +296,18 @@ def _kept(pins: Table, row: _Row, now: float) -> Kept:
     return Kept(row.root, max(now - row.put_at, 0.0), refreshed_age_s, row.number)
 
 
-def _let_go(roots: Table, pins: Table, keys: tuple[ItemKey, ...], seen: int | None) -> Told:
+def _let_go(roots: Table, pins: Table, order: LetGo) -> Told:
     counts = _counts(roots)
-    if seen not in (None, counts.added):
+    if order.added_seen not in (None, counts.added):
         return _told(counts, done=False)
-    gone = tuple(key for key in keys if pins.delete(key_to_bytes(key)))
+    gone = tuple(key for key in order.keys if pins.delete(key_to_bytes(key)))
     if gone:
-        counts = _Counts(counts.added, counts.unpins + 1)
-        roots.put(_COUNTS, _encode(counts))
-    return _told(counts, keys=gone)
+        roots.put(_COUNTS, _encode(_Counts(counts.added, counts.unpins + 1)))
+        for name in order.unseen:
+            row = _row(roots, name)
+            if row is not None and row.root.stage == "joining":
+                _write(roots, row.root, row.put_at, _next_number(roots))
+    return _told(_counts(roots), keys=gone)
 
 
 def _add_members(roots: Table, order: AddMembers) -> Told:

@@ -18,6 +18,7 @@ from xorbit.pins import (
     ScanPins,
     ScanRoots,
     Told,
+    root_name,
 )
 from xorbit.store.base import STORED, Store, Write
 from xorbit.store.lmdb import LmdbStore
@@ -126,6 +127,37 @@ def test_a_root_is_refused_when_pins_were_let_go_of_meanwhile(store):
     assert one(store, LetGo((key_of(B),))).keys == (key_of(B),)
     assert not one(store, AddRoot(ROOT_A, seen)).done
     assert one(store, AddRoot(ROOT_A, seen + 1)).done
+
+
+def test_what_is_being_pinned_and_may_have_lost_a_pin_is_to_be_pinned_once_more(store):
+    """It gets a new number; what is kept, or is not there, gets none."""
+    keep(store, A, B)
+    joining = Root(key_of(A), stage="joining")
+    number = one(store, AddRoot(joining)).roots[0].number
+    added = one(store, AddRoot(ROOT_B)).added
+    unseen = tuple(root_name(key, tree=tree) for key in map(key_of, (A, B)) for tree in (0, 1))
+    told = one(store, LetGo((key_of(B),), added, unseen))
+    assert (told.done, told.added, told.keys) == (True, added + 1, (key_of(B),))
+    refused = one(store, AddRoot(ROOT_A, number=number))
+    assert not refused.done
+    [there] = refused.roots
+    assert (there.root, there.number) == (joining, told.added)
+    assert one(store, AddRoot(ROOT_A, number=there.number)).done
+
+
+def test_nothing_is_to_be_pinned_once_more_where_no_pin_was_let_go_of(store):
+    number = one(store, AddRoot(Root(key_of(A), stage="joining"))).roots[0].number
+    told = one(store, LetGo((key_of(B),), unseen=(root_name(key_of(A), tree=False),)))
+    assert told.added == number
+
+
+def test_what_has_joined_counts_as_added(store):
+    """So that who looked at what is needed before looks again: less may have been there then."""
+    keep(store, A)
+    added = one(store, AddRoot(Root(key_of(A), stage="joining"))).added
+    told = one(store, AddRoot(ROOT_A))
+    assert told.added == told.roots[0].number == added + 1
+    assert not one(store, LetGo((key_of(A),), added)).done
 
 
 def test_letting_go_of_what_has_no_pin_disturbs_no_put(store):
