@@ -16,6 +16,7 @@ from xorbit.cli.options import Home
 from xorbit.cli.output import ExitCode, fact, finish, talk
 from xorbit.config import CONSOLE_HISTORY_BYTES_MAX
 from xorbit.errors import StoppedError, XorbitError
+from xorbit.files.seal_key import keys_hidden
 
 HISTORY_FILE = "console_history"
 LEAVE = ("quit", "exit")
@@ -58,7 +59,7 @@ async def _read_lines(lines: Lines) -> bool:
             raise
         except XorbitError as error:
             well = False
-            talk(f"xorbit: {error}")
+            talk(f"xorbit: {keys_hidden(str(error))}")
     return well
 
 

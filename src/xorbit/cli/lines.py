@@ -18,7 +18,7 @@ from xorbit.config import CONSOLE_LINE_BYTES_MAX, CONSOLE_LINES_MAX, DEFAULT_LIM
 from xorbit.core.console import COMMANDS
 from xorbit.errors import MisuseError, XorbitError
 from xorbit.files.cid import Codec, parse_cid, parse_place
-from xorbit.files.seal_key import holds_key, without_key
+from xorbit.files.seal_key import holds_key, keys_hidden, may_hold_key, without_key
 from xorbit.keys import list_keys, load_key, public_key_from
 from xorbit.pins import Kept
 from xorbit.run.calls import Calls
@@ -26,6 +26,8 @@ from xorbit.run.pinning import name_of
 from xorbit.run.tracing import tracing
 
 TEXT_FLAG = "-t"
+TAKE_TEXT = ("put", "publish")
+"""Commands in whose lines any text may stand, also what only looks like a mistyped key."""
 _OWN_NUMBER = re.compile(r"f\d+")
 
 Say = Callable[[str], None]
@@ -61,7 +63,7 @@ class Lines:
         """Do a line that `is_own`."""
         name, _, rest = line.strip().partition(" ")
         words = _words(rest)
-        if holds_key(line) and name.lower() not in ("get", "pin", "unpin"):
+        if _has_key(line) and name.lower() not in ("get", "pin", "unpin"):
             raise MisuseError("the key of private content goes to `get`, `pin` and `unpin` only")
         match name.lower():
             case "put":
@@ -216,7 +218,7 @@ class TypedLines:
             if len(self._running) >= DEFAULT_LIMITS.console_works_max:
                 raise MisuseError(f"{len(self._running)} commands are in progress: wait for some")
         except XorbitError as error:
-            self._say(str(error))
+            self._say(keys_hidden(str(error)))
             return
         task = asyncio.create_task(self._do_own(line))
         self._running[task] = None
@@ -233,7 +235,7 @@ class TypedLines:
         try:
             await self._lines.do_own(line, self._say)
         except XorbitError as error:
-            self._say(str(error))
+            self._say(keys_hidden(str(error)))
 
 
 def check_length(line: str) -> None:
@@ -251,7 +253,7 @@ def check_length(line: str) -> None:
 def is_own(line: str) -> bool:
     """Return whether a line needs the user's files or keys."""
     name, _, rest = line.strip().partition(" ")
-    if holds_key(line):
+    if _has_key(line):
         return True  # whatever it is meant to be, the node is not told the key
     match name.lower(), rest.split():
         case "put", words:
@@ -264,6 +266,12 @@ def is_own(line: str) -> bool:
             return _OWN_NUMBER.fullmatch(number.strip("[]").lower()) is not None
         case _:
             return False
+
+
+def _has_key(line: str) -> bool:
+    """Return whether a line has the key of private content, also mistyped where no text may be."""
+    name, _, _ = line.strip().partition(" ")
+    return holds_key(line) or (name.lower() not in TAKE_TEXT and may_hold_key(line))
 
 
 def _path(text: str) -> Path:

@@ -20,7 +20,7 @@ from xorbit.cli.output import fact
 from xorbit.config import CONSOLE_COMPLETION_CHARACTERS_MAX, CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
 from xorbit.errors import StoppedError, XorbitError
-from xorbit.files.seal_key import holds_key, keys_hidden
+from xorbit.files.seal_key import keys_hidden, may_hold_key
 from xorbit.keys import list_keys
 
 _SEEN = {
@@ -33,11 +33,11 @@ _OPTION = re.compile(r"(-\S+) (\w+)")
 
 
 class History(FileHistory):
-    """The lines that were typed, in a file; a key of private content does not get into it."""
+    """The lines that were typed, in a file; those that may have a key are left out."""
 
     def store_string(self, string: str) -> None:
         """Note a line."""
-        if not holds_key(string):
+        if not may_hold_key(string):
             super().store_string(string)
 
 
@@ -76,7 +76,7 @@ class Prompt:
                         await self._start(line)
         for task, line in list(self._running.items()):
             if not self._gone and not is_own(line):  # the others say so themselves
-                self._say(f"cut off: {line}")
+                self._say(f"cut off: {keys_hidden(line)}")
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
@@ -105,7 +105,7 @@ class Prompt:
         except StoppedError as error:
             self._leave(str(error))
         except XorbitError as error:
-            self._say(str(error))
+            self._say(keys_hidden(str(error)))
 
     def _leave(self, why: str) -> None:
         """Leave because the node is gone."""

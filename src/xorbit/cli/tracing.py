@@ -22,6 +22,7 @@ from xorbit.core.trace import Event, Operation, Step, milliseconds, operation
 from xorbit.errors import NotFoundError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.flow import PutReceipt
+from xorbit.files.seal_key import keys_hidden
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Item, ItemKey, Kind, block_key
 from xorbit.pins import Order, Told
@@ -184,6 +185,7 @@ def recorded_tree(recorder: Recorder, title: str) -> Tree:
     failed = f", {recorder.failed:,} failed" if recorder.failed else ""
     works = _count(recorder.operations, "operation")
     requests = _count(recorder.exchanges, "request")
+    title = keys_hidden(title)
     tree = Tree(Text(f"{title}: {milliseconds(recorder.took_s)}, {works}, {requests}{failed}"))
     shown = tree
     if recorder.operations > SLOWEST_SHOWN:

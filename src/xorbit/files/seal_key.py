@@ -26,6 +26,17 @@ _LEAF, _NODE = 0x55, 0x70
 _CRC_BYTES = 2
 _KEY = re.compile(f"[a-z2-7]{{{KEY_CHARACTERS}}}")
 _MARKED_KEY = re.compile(f"{KEY_MARK}{_KEY.pattern}(?![a-z2-7])")
+_TYPED_KEY = re.compile(
+    r"""
+      ( (?: [#] | %(?:25)*23 ) \s* ) [^\s/'"]{50,}      # the mark, also as URLs have it, and a key
+    | ( (?: [#?] | %(?:25)*23 ) \s* ) [A-Za-z0-9]{20,}  # the mark, also mistyped, and part of a key
+      (?: (?: \s | \\[nrt] )+ [A-Za-z0-9]{20,} )*       # (on several lines, also as repr has them)
+    | (?: \b | (?<= \b[Bb][A-Za-z2-7]{58} ) )           # or no mark, alone or behind a CID,
+      [KOko][A-Za-z0-9]{39,}                            # and a key: so its first byte reads
+    """,
+    re.VERBOSE,
+)
+"""What may be a key, or most of one, in a line in which anything may be wrong."""
 
 
 class SealKey(Struct, frozen=True):
@@ -73,16 +84,24 @@ def parse_key(text: str) -> SealKey:
 
 
 def holds_key(text: str) -> bool:
-    """Return whether in a line or a part of a path stands what looks like a key behind #."""
+    """Return whether in a line or a part of a path stands a key behind #, of the right form."""
     return _MARKED_KEY.search(text) is not None
 
 
+def may_hold_key(text: str) -> bool:
+    """Return whether in a line stands what may be a key, however it was mistyped."""
+    return _TYPED_KEY.search(text) is not None
+
+
 def keys_hidden(text: str) -> str:
-    """Return a message with three dots in place of what looks like a key behind #."""
-    return _MARKED_KEY.sub(f"{KEY_MARK}...", text)
+    """Return a message with three dots in place of what may be a key, however it was mistyped."""
+    return _TYPED_KEY.sub(lambda found: f"{found[1] or found[2] or ''}...", text)
 
 
 def without_key(text: str) -> str:
-    """Return what a user wrote as it may be shown: a key behind # becomes three dots."""
-    name, mark, key = text.partition(KEY_MARK)
-    return f"{name}{mark}..." if key else text
+    """Return a name that a user wrote as it may be shown: all behind # becomes three dots.
+
+    So does what may be a key at another place.
+    """
+    name, mark, key = keys_hidden(text).partition(KEY_MARK)
+    return f"{name}{mark}..." if key else name + mark

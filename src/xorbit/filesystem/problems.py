@@ -18,7 +18,7 @@ from xorbit.errors import (
     StoppedError,
     XorbitError,
 )
-from xorbit.files.seal_key import without_key
+from xorbit.files.seal_key import keys_hidden, without_key
 
 READ_ONLY = (
     "xorbit:// is read-only, since names say what is in a file: `xorbit put` and "
@@ -47,7 +47,7 @@ def as_os_errors(path: str, to: str = "", *, is_there: bool = False) -> Generato
 
 
 def _os_error(error: XorbitError, path: str, to: str, *, is_there: bool) -> OSError:
-    said, path = str(error), shown(path)
+    said, path = keys_hidden(str(error)), shown(path)
     match error:
         case UnavailableError() if is_there:
             return OSError(errno.EIO, said, path)
@@ -71,12 +71,12 @@ def shown(path: str) -> str:
     if not mark or "/" in scheme:
         scheme, mark, bare = "", "", path
     name, slash, rest = bare.partition("/")
-    return scheme + mark + without_key(name) + slash + rest
+    return scheme + mark + without_key(name) + slash + keys_hidden(rest)
 
 
 def no_such_name(error: MisuseError, path: str) -> FileNotFoundError:
     """Return that nothing can be at what is no name of anything."""
-    return FileNotFoundError(errno.ENOENT, str(error), shown(path))
+    return FileNotFoundError(errno.ENOENT, keys_hidden(str(error)), shown(path))
 
 
 def is_a_directory(path: str) -> IsADirectoryError:

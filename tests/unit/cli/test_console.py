@@ -11,6 +11,9 @@ from xorbit.cli import console
 from xorbit.cli.lines import Lines
 from xorbit.config import CONSOLE_HISTORY_BYTES_MAX
 from xorbit.errors import StoppedError
+from xorbit.files.seal_key import SealKey
+
+KEY = SealKey(bytes(range(32)), is_node=True).text
 
 
 async def read(fake: FakeCalls, given: bytes, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -38,6 +41,18 @@ async def test_what_could_not_be_done_goes_to_stderr_and_the_rest_goes_on(
     said = capsys.readouterr()
     assert said.err == "xorbit: it failed\n"
     assert said.out == "did status\n"
+
+
+async def test_what_is_said_of_a_mistyped_key_does_not_have_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where it was typed as the name of a command."""
+    fake = FakeCalls()
+    assert not await read(fake, f"pin a#{KEY}\nfail #{KEY[:-1]}\n#{KEY}a".encode(), monkeypatch)
+    said = capsys.readouterr()
+    assert said.err.count("xorbit: ") == 2
+    assert KEY[:20] not in said.out + said.err
+    assert fake.lines == []
 
 
 async def test_a_node_that_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

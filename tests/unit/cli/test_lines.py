@@ -12,7 +12,10 @@ from xorbit.cli.lines import Lines, TypedLines, is_own
 from xorbit.config import CONSOLE_LINE_BYTES_MAX, DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NotStoredError
 from xorbit.files.cid import Place
+from xorbit.files.seal_key import SealKey
 from xorbit.keys import new_key
+
+KEY = SealKey(bytes(range(32)), is_node=True).text
 
 
 class Said(list[str]):
@@ -50,10 +53,15 @@ async def said_to(lines: Lines, line: str) -> str:
         ("cancel", False),
         ("status", False),
         ("resolve me", False),
+        (f"lookup {LEAF}#{KEY}", True),
+        (f"lookup {LEAF}#{KEY[:-1]}", True),
+        (f"get {LEAF}%23{KEY}", True),
+        (f"put -t page.html#{KEY[:-1]}", False),
         ("", False),
     ],
 )
 def test_what_needs_files_and_keys_is_known_by_its_words(line: str, own: bool) -> None:
+    """So does a line with a key: the node is not told it, nor most of it."""
     assert is_own(line) is own
 
 

@@ -14,6 +14,7 @@ from xorbit.cli.lines import Lines
 from xorbit.cli.prompt import Prompt, Words, kinds_of
 from xorbit.config import CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
+from xorbit.files.seal_key import SealKey
 from xorbit.keys import new_key
 
 # --- Completion -----------------------------------------------------------------------------------
@@ -146,6 +147,18 @@ async def test_a_session_from_the_first_line_to_the_last(tmp_path: Path, said: l
     assert said[0].startswith("node aaaaaaaa of network 'test', 1 peer. 'help'")
     assert said[1:] == ["did status", "it failed"]
     assert "status" in (tmp_path / "history").read_text()
+
+
+async def test_lines_with_a_key_are_not_remembered_however_it_was_mistyped(
+    tmp_path: Path, said: list[str]
+) -> None:
+    key = SealKey(bytes(range(32)), is_node=True).text
+    typed = f"get a#{key} -o b\rpin a#{key[:-1]}\rpin a%23{key.upper()}\rstatus\r"
+    assert await session(FakeCalls(), tmp_path, f"{typed}\x04") is True
+    history = (tmp_path / "history").read_text()
+    assert "status" in history
+    for text in (history, *said):
+        assert key[:20] not in text.lower()
 
 
 async def test_what_is_in_progress_ends_with_the_session(tmp_path: Path, said: list[str]) -> None:

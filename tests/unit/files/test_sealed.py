@@ -21,7 +21,14 @@ from xorbit.files.directory import DirectoryBuilder, build_symbolic_link
 from xorbit.files.local_tree import build_source
 from xorbit.files.opened import Opening, inner, inner_place, opened, outer, private_name
 from xorbit.files.reader import open_reader
-from xorbit.files.seal_key import SealKey, holds_key, keys_hidden, parse_key, without_key
+from xorbit.files.seal_key import (
+    SealKey,
+    holds_key,
+    keys_hidden,
+    may_hold_key,
+    parse_key,
+    without_key,
+)
 from xorbit.files.sealed import SEAL_BYTES, Seal, Sealer, content_bytes_max, make_block
 from xorbit.files.transfer import PutSummary
 from xorbit.files.tree import Found
@@ -154,6 +161,63 @@ def test_no_message_and_no_text_but_the_name_has_the_key() -> None:
     assert keys_hidden(f"no {CID}#{NODE_KEY.text}/a here") == f"no {CID}#.../a here"
     assert holds_key(f"get {CID}#{NODE_KEY.text}/a -o b")
     assert not holds_key(f"get {CID} -o {NODE_KEY.text}")
+
+
+KEY = NODE_KEY.text
+MISTYPED = [
+    f"{CID}#{KEY[:-1]}",
+    f"{CID}#{KEY[:-20]}",
+    f"{CID}#{KEY}a",
+    f"{CID}#{KEY.upper()}",
+    f"{CID}#{KEY[:10]}0{KEY[11:]}",
+    f"{CID}#{KEY[:10]}\u200b{KEY[10:]}",
+    f"{CID}#{KEY[:30]}\n{KEY[30:]}",
+    f"{CID}#{KEY}.",
+    f"{str(CID)[:-1]}#{KEY}",
+    f"{CID}# {KEY}",
+    f"{CID}/#{KEY}",
+    f"{CID}%23{KEY}",
+    f"{CID}%2523{KEY}/a",
+    f"xorbit://{CID}?{KEY}",
+    f"{CID}{KEY}",
+    f"{CID} {KEY}",
+    KEY,
+]
+"""A name and its key, wrong in each of the ways in which it gets so."""
+
+
+@pytest.mark.parametrize("text", MISTYPED)
+def test_a_key_that_was_mistyped_is_hidden_too(text: str) -> None:
+    """Whatever is wrong with it; as it was typed, and where a message quotes it."""
+    for shown in (text, repr(text), f"expected a name, got {text!r}: it has 80 characters"):
+        assert may_hold_key(shown)
+        assert not parts_of_key(keys_hidden(shown))
+    for parse in (parse_place, parse_cid):
+        with pytest.raises(MisuseError) as caught:
+            parse(text)
+        assert not parts_of_key(str(caught.value))
+
+
+def parts_of_key(text: str) -> list[str]:
+    """Return which quarters of the key stand in a text."""
+    parts = [KEY[at : at + 14] for at in range(0, 56, 14)]
+    return [part for part in parts if part in text.lower()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a comment about something, as people write them",
+        f"get {CID} -o 'C# notes of the year.txt'",
+        f"get xorbit://{CID}/summer#2024/a%23b.jpg",
+        "https://example.org/search?name=value&other=something#the-second-section",
+        f"resolve {bytes(range(32)).hex()}",
+        f"{CID}# is a name",
+    ],
+)
+def test_what_is_no_key_is_left_as_it_is(text: str) -> None:
+    assert keys_hidden(text) == text
+    assert not may_hold_key(text)
 
 
 # --- Round trips --------------------------------------------------------------------------------

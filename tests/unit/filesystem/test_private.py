@@ -69,6 +69,10 @@ def test_the_key_is_in_no_message(
         lambda: fs.touch(f"xorbit://{top}/sub"),
         lambda: fs.info(f"{top[:-1]}/sub"),
         lambda: fs.info(f"{top}/../sub"),
+        lambda: fs.info(f"{top[:-1]}.xyz/sub"),
+        lambda: fs.info(top.replace("#", "%23")),
+        lambda: fs.info(top.replace("#", "/#")[:-1]),
+        lambda: fs.info(f"{top}/sub/#{key_of(top)[:-1]}/none"),
     ):
         with pytest.raises(OSError, match=r"^\[Errno") as caught:
             use()
