@@ -14,6 +14,7 @@ from typing import Generic, NoReturn, TypeVar
 from xorbit.config import FS_ATTACH_PAUSE_S, FS_ATTACH_S, FS_BLOCKS_IN_FLIGHT_MAX, FS_HELD_BYTES_MAX
 from xorbit.errors import MisuseError, NotFoundError, StoppedError, StoreError
 from xorbit.files.flow import PutReceipt
+from xorbit.files.pointer import RecordPlace, TreeVersion
 from xorbit.filesystem.problems import READ_ONLY, UnavailableError
 from xorbit.items import Item, ItemKey, Kind
 from xorbit.pins import Order, Told
@@ -109,6 +110,18 @@ class SharedCalls(FileCalls):
     async def get_signed(self, key: ItemKey) -> Item:
         """Return the newest version of a signed item; raises as `get_block`."""
         return await self._ask(lambda calls: calls.get_signed(key))
+
+    async def newest_tree(self, place: RecordPlace) -> TreeVersion:
+        """Return the newest version of a key's tree.
+
+        Raises:
+            UnavailableError: nobody has the record, or it points to no tree.
+            XorbitError: as `get_block`.
+        """
+        try:
+            return await super().newest_tree(place)
+        except NotFoundError as error:
+            raise UnavailableError(str(error)) from error
 
     async def _shared(self, key: ItemKey) -> bytes:
         coming = self._coming.get(key)

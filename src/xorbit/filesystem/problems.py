@@ -27,7 +27,10 @@ READ_ONLY = (
 
 
 class UnavailableError(NotFoundError):
-    """Nobody that could be asked holds a block or a record, which says nothing of paths."""
+    """Nobody that could be asked holds a block or a record, which says nothing of paths.
+
+    Nor does a record that points to no tree just now.
+    """
 
 
 @contextmanager

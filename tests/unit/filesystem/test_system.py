@@ -234,6 +234,22 @@ def test_a_public_key_names_its_newest_tree(home: FakeHome) -> None:
     assert fs.info(f"{key}/file")["cid"] != fs.ls(key, refresh=True)[0]["cid"]
 
 
+def test_a_record_that_points_to_no_tree_any_more_says_nothing_of_paths(home: FakeHome) -> None:
+    """To zarr a missing chunk is zeros, and with the next version these may be there again."""
+    key = bytes(KEY.verify_key).hex()
+    fs = home.system(listings_expiry_time=0)
+    tree = home.directory({"0.0": home.add(b"chunk", Codec.RAW)})
+    home.publish(make_record(KEY, 1, pointer_to(tree)))
+    assert fs.cat_file(f"{key}/0.0") == b"chunk"
+    home.publish(make_record(KEY, 2, b"release 2"))
+    for use in (fs.cat_file, fs.info, fs.ls, fs.open):
+        with pytest.raises(OSError, match="points to no tree") as caught:
+            use(f"{key}/0.0")
+        assert caught.value.errno == errno.EIO
+    with pytest.raises(FileNotFoundError, match="points to no tree"):
+        fs.info(key)
+
+
 def test_how_long_a_version_counts_can_be_said(home: FakeHome) -> None:
     key = bytes(KEY.verify_key).hex()
     fs = home.system(listings_expiry_time=0)
