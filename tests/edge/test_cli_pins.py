@@ -57,6 +57,23 @@ def test_a_record_is_unpinned_by_its_key_and_salt(
     assert (done.code, done.out, done.err) == (0, b"", "1 item let go of\n")
 
 
+def test_a_salt_that_is_no_text_names_a_record_as_well(
+    xorbit: Command, nodes: list[NodeProcess]
+) -> None:
+    """A shell gives its bytes as lone surrogates; what `publish` takes is pinned and unpinned."""
+    own, other = ("--home", nodes[1].home), ("--home", nodes[2].home)
+    key = xorbit("key", "new", "bytes", *own, "--json").json["public_key"]
+    salt = ("--salt", "s\udcff")
+    assert xorbit("publish", "bytes", "value", *salt, *own).code == 0
+    assert xorbit("pin", key, *salt, *other).text == f"{key}\n"
+    [facts] = [it for it in xorbit("pins", *other, "--json").json if it["name"] == key]
+    assert (facts["salt"], facts["salt_base64"]) == ("c/8=", True)
+    assert r"record (salt b's\xff')" in xorbit("pins", *other).text
+    xorbit("unpin", key, "--salt", "s", *other).failed(3, "is not pinned here")
+    for home in (own, other):
+        assert xorbit("unpin", key, *salt, *home).err == "1 item let go of\n"
+
+
 def test_a_published_tree_is_kept_with_its_record(
     xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from base64 import b64encode
 from collections.abc import Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
@@ -100,6 +101,15 @@ def stdout_failed(error: OSError) -> WorldError:
 def fact_json(content: object) -> None:
     """Print a line of facts as JSON."""
     fact(json.dumps(content, ensure_ascii=False))
+
+
+def text_or_base64(name: str, data: bytes) -> dict[str, object]:
+    """Return bytes as text, or else as base64 with a flag that says so."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        flag = "base64" if name == "value" else f"{name}_base64"
+        return {name: b64encode(data).decode(), flag: True}
 
 
 def fact_columns(rows: Iterable[Sequence[str]]) -> None:

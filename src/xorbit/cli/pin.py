@@ -11,7 +11,17 @@ import typer
 
 from xorbit.api import default_home, open_calls
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
-from xorbit.cli.output import fact, fact_columns, fact_json, finish, human_size, progress, talk
+from xorbit.cli.output import (
+    fact,
+    fact_columns,
+    fact_json,
+    finish,
+    human_size,
+    progress,
+    talk,
+    text_or_base64,
+)
+from xorbit.cli.places import salt_from
 from xorbit.errors import MisuseError, NotFoundError
 from xorbit.files.flow import Progress
 from xorbit.files.pointer import TreeVersion, tree_version
@@ -59,7 +69,7 @@ def _facts(kept: Kept, now: datetime) -> dict[str, object]:
     root = kept.root
     facts: dict[str, object] = {"name": name_of(root), "kind": _kind(root)}
     if root.is_record:
-        facts["salt"] = root.salt.decode(errors="replace")
+        facts |= text_or_base64("salt", root.salt)
     if root.sealed:
         facts["private"] = True
     return {
@@ -94,7 +104,7 @@ def _lines(found: tuple[Kept, ...], now: datetime) -> list[tuple[str, ...]]:
 
 def _line(kept: Kept, now: datetime) -> tuple[str, ...]:
     root = kept.root
-    salt = f" (salt {root.salt.decode(errors='replace')!r})" if root.salt else ""
+    salt = f" (salt {_salt_shown(root.salt)})" if root.salt else ""
     private = ", private" if root.sealed else ""
     stage = "" if root.stage == "kept" else f", {root.stage}"
     return (
@@ -104,6 +114,13 @@ def _line(kept: Kept, now: datetime) -> tuple[str, ...]:
         _local(kept.put_age_s, now),
         _local(kept.refreshed_age_s, now),
     )
+
+
+def _salt_shown(salt: bytes) -> str:
+    try:
+        return repr(salt.decode())
+    except UnicodeDecodeError:
+        return repr(salt)
 
 
 def _local(age_s: float | None, now: datetime) -> str:
@@ -132,7 +149,7 @@ def pin(
     When this is interrupted, nothing is pinned; what was fetched is not fetched again as long as it
     is here.
     """
-    wanted, salted = _root_named(home, name, salt), salt.encode()
+    wanted, salted = _root_named(home, name, salt), salt_from(salt)
 
     async def work() -> tuple[Root, TreeVersion | None, Root | None]:
         async with calls_at(home, bootstrap, network, network_secret) as calls:
@@ -175,7 +192,7 @@ def _root_named(home: Path | None, name: str, salt: str) -> str:
         MisuseError: neither.
     """
     try:
-        root_from(name, salt.encode())
+        root_from(name, salt_from(salt))
     except MisuseError as error:
         try:
             return public_key_from(home or default_home(), name).hex()
@@ -194,7 +211,7 @@ def unpin(name: Name, salt: Salt = "", home: Home = None, json: Json = False) ->
 
     async def work() -> int:
         async with open_calls(home, join=False) as calls:
-            return await calls.unpin(_root_named(home, name, salt), salt.encode())
+            return await calls.unpin(_root_named(home, name, salt), salt_from(salt))
 
     _tell_count(finish(work()), json)
 

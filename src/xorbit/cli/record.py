@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from xorbit.cli.output import (
     progress,
     stored,
     talk,
+    text_or_base64,
     warn_leading_out,
     warn_not_kept,
 )
@@ -158,7 +158,7 @@ async def _put(calls: FileCalls, tree: Path, hash: HashName) -> PutSummary:
 def _receipt_facts(receipt: PublishReceipt) -> dict[str, object]:
     return {
         "public_key": receipt.public_key.hex(),
-        **_text_or_base64("salt", receipt.salt),
+        **text_or_base64("salt", receipt.salt),
         "seq": receipt.seq,
         "holders": [holder.hex() for holder in receipt.holders],
         "receipts": [
@@ -308,20 +308,11 @@ def _value(value: str | None, file: str | None, tree: Path | None) -> bytes:
 def _record_facts(record: Record) -> dict[str, object]:
     return {
         "public_key": record.public_key.hex(),
-        **_text_or_base64("salt", record.salt),
+        **text_or_base64("salt", record.salt),
         "seq": record.seq,
-        **_text_or_base64("value", record.value),
+        **text_or_base64("value", record.value),
         "signature": record.signature.hex(),
     }
-
-
-def _text_or_base64(name: str, data: bytes) -> dict[str, object]:
-    """Return bytes as text, or else as base64 with a flag that says so."""
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        flag = "base64" if name == "value" else f"{name}_base64"
-        return {name: b64encode(data).decode(), flag: True}
 
 
 def _shown(value: bytes) -> str:
