@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from xorbit.errors import FormatError
 from xorbit.files.cid import Cid, decode_cid
+from xorbit.files.names import shown
 from xorbit.files.protobuf import Field, Schema, bytes_field, decode_message, number_field
 
 _HASH = Field(1, "Hash", is_bytes=True)
@@ -87,7 +88,10 @@ def _decode_link(data: bytes) -> Link:
 
 
 def _decode_name(name: bytes | None) -> str | None:
+    if name is None:
+        return None
     try:
-        return None if name is None else name.decode()
+        return name.decode()
     except UnicodeDecodeError:
-        raise FormatError(f"a link's Name is not UTF-8: {name!r}") from None
+        text = shown(name.decode(errors="surrogateescape"))
+        raise FormatError(f"a link's Name is not UTF-8: {text}") from None

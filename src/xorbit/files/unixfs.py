@@ -15,6 +15,7 @@ from msgspec import Struct
 from xorbit.errors import FormatError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.dag_pb import Link, Node, decode_node, encode_node
+from xorbit.files.names import shown
 from xorbit.files.sealed import Making, content_bytes_max, make_block
 from xorbit.files.unixfs_data import Type, UnixFsData, decode_data, encode_data
 from xorbit.items import BLOCK_BYTES_MAX, Kind
@@ -176,7 +177,7 @@ def _checked_sizes(data: UnixFsData) -> tuple[int, tuple[int, ...]]:
 def _parse_child(link: Link, size: int) -> Child:
     if link.name:
         raise FormatError(
-            f"a part of a file has the name {link.name!r}; only directories have names"
+            f"a part of a file has the name {shown(link.name)}; only directories have names"
         )
     # Without a part of zero bytes every block that is fetched brings the file forward.
     if size == 0:

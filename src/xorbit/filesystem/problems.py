@@ -18,6 +18,7 @@ from xorbit.errors import (
     StoppedError,
     XorbitError,
 )
+from xorbit.files import names
 from xorbit.files.seal_key import keys_hidden, without_key
 
 READ_ONLY = (
@@ -89,7 +90,8 @@ def is_a_directory(path: str) -> IsADirectoryError:
 
 def is_a_link(path: str, target: str) -> OSError:
     """Return that a symbolic link is not followed."""
-    said = f"that is a symbolic link to {target!r}, which is not followed; `xorbit get` keeps it"
+    target = names.shown(target)
+    said = f"that is a symbolic link to {target}, which is not followed; `xorbit get` keeps it"
     return OSError(errno.ELOOP, said, shown(path))
 
 

@@ -83,3 +83,10 @@ def test_refused(data: bytes, problem: str) -> None:
     """Whatever is not the canonical encoding of a node is refused, and the message says why."""
     with pytest.raises(FormatError, match=problem):
         decode_node(data)
+
+
+def test_no_message_is_as_long_as_a_name_of_a_stranger() -> None:
+    data = encode_node(Node((Link(LEAF, "a" * 60_000),))).replace(b"a", b"\xff")
+    with pytest.raises(FormatError, match=r"not UTF-8: '\\udcff") as caught:
+        decode_node(data)
+    assert len(str(caught.value)) < 1_000

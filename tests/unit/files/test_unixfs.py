@@ -133,11 +133,13 @@ TYPE = b"\x08\x02"
         (node(TWO, file_data([1, 0])), "empty"),
         (node(TWO, file_data([1, 65_537])), "at most 65,536 bytes"),
         (node([Link(LEAF, "a"), Link(LEAF, "b")], file_data([1, 1])), "has the name 'a'"),
+        (node([Link(LEAF, "a" * 60_000)], file_data([1])), "has the name 'a"),
         (node(TWO, file_data([1, 1])) + b"\0", "number"),
         (b"\0" * 65_537, "at most 65,536"),
     ],
 )
 def test_refused(data: bytes, problem: str) -> None:
     """A node that is no file's, or that contradicts itself, is refused with the reason."""
-    with pytest.raises(FormatError, match=problem):
+    with pytest.raises(FormatError, match=problem) as caught:
         parse_file_node(data)
+    assert len(str(caught.value)) < 1_000

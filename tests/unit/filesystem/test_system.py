@@ -20,6 +20,7 @@ from tests.unit.filesystem.home import (
 )
 from xorbit.errors import MisuseError, NoPeersError, StoppedError, WorldError
 from xorbit.files.cid import Cid, Codec
+from xorbit.files.directory import build_symbolic_link
 from xorbit.files.pointer import pointer_to
 from xorbit.filesystem import XorbitFileSystem
 from xorbit.items import make_record
@@ -184,6 +185,14 @@ def test_directories_and_links_are_not_read(fs: FakeSystem, top: str) -> None:
         fs.cat_file(f"{top}/sub")
     with pytest.raises(OSError, match="link to 'small', which is not followed"):
         fs.open(f"{top}/link")
+
+
+def test_a_link_to_a_long_name_makes_no_long_message(fs: FakeSystem, home: FakeHome) -> None:
+    link = home.take([build_symbolic_link("a" * 60_000)])
+    top = home.directory({"link": link})
+    with pytest.raises(OSError, match=r"link to 'a+\.\.\.', which is not followed") as caught:
+        fs.open(f"{top}/link")
+    assert len(str(caught.value)) < 1_000
 
 
 def test_writing_is_refused(fs: FakeSystem, top: str) -> None:
