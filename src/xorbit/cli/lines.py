@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from xorbit.api import Node
 from xorbit.cli.output import held_by, human_size
+from xorbit.cli.places import salt_from
 from xorbit.config import CONSOLE_LINE_BYTES_MAX, CONSOLE_LINES_MAX, DEFAULT_LIMITS
 from xorbit.core.console import COMMANDS
 from xorbit.errors import MisuseError, XorbitError
@@ -125,10 +126,11 @@ class Lines:
         name, value = words
         key = load_key(self.home, name)
         seen = None if cas is None else int(cas)
+        content = value.encode(errors="surrogateescape")
         own = (await self.calls.status()).id
         with tracing() as works:
             async with self._numbered(f"publishing under {name}", say) as number:
-                done = await self.calls.publish(key, value.encode(), salt=salt.encode(), cas=seen)
+                done = await self.calls.publish(key, content, salt=salt_from(salt), cas=seen)
         nodes = held_by(done.holders, own)
         trace = f"\n    (trace {works[-1].hex()[:8]})" if works else ""
         more = f" --salt {shlex.quote(salt)}" if salt else ""

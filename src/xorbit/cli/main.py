@@ -7,7 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from io import TextIOWrapper
+from typing import Annotated, cast
 
 import typer
 
@@ -109,6 +110,8 @@ def _open_standard_streams() -> None:
             # The lowest free number: this one. Facts that nobody gets are not to look delivered.
             os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR)
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+    # As stderr does: the names of a disk need be no text.
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
 
 
 def _written() -> ExitCode:

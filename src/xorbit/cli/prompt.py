@@ -22,6 +22,7 @@ from xorbit.core.console import COMMANDS
 from xorbit.errors import StoppedError, XorbitError
 from xorbit.files.seal_key import keys_hidden, may_hold_key
 from xorbit.keys import list_keys
+from xorbit.run.typed import as_text
 
 _SEEN = {
     "NAME": re.compile(r"\bb[a-z2-7]{58}\b"),
@@ -38,7 +39,7 @@ class History(FileHistory):
     def store_string(self, string: str) -> None:
         """Note a line."""
         if not may_hold_key(string):
-            super().store_string(string)
+            super().store_string(as_text(string))
 
 
 class Prompt:

@@ -85,6 +85,7 @@ from xorbit.run.control_wire import (
     write_message,
 )
 from xorbit.run.tracing import tracing
+from xorbit.run.typed import as_text
 
 T = TypeVar("T")
 
@@ -253,9 +254,7 @@ class _Client:
         try:
             return await self._perform(ask)
         except XorbitError as error:
-            return [
-                HasFailed(ask.call, type(error).__name__, str(error)[:CONTROL_ERROR_CHARACTERS_MAX])
-            ]
+            return [_failed(ask, type(error).__name__, str(error))]
         except Exception as error:
             log.exception("a local call failed")
             return [_failed(ask, "XorbitError", f"an error of xorbit itself: {error!r}")]
@@ -323,7 +322,7 @@ class _Client:
 
 
 def _failed(ask: Ask, error: str, text: str) -> HasFailed:
-    return HasFailed(ask.call, error, text[:CONTROL_ERROR_CHARACTERS_MAX])
+    return HasFailed(ask.call, error, as_text(text[:CONTROL_ERROR_CHARACTERS_MAX]))
 
 
 def _contacts(call: int, contacts: tuple[Contact, ...]) -> list[Answer]:

@@ -91,7 +91,7 @@ from xorbit.run.control_wire import (
 )
 from xorbit.run.following import Follower
 from xorbit.run.pinning import name_of, root_from
-from xorbit.run.typed import Answers
+from xorbit.run.typed import Answers, as_text
 from xorbit.wire.frame import frame
 
 P = TypeVar("P", IsPeers, IsFingers, IsContacts, IsTrace)
@@ -271,13 +271,13 @@ class ControlClient(Calls):
 
     async def trace(self, work: Guid | str) -> tuple[Event, ...]:
         """Return what the node remembers of one operation; raises as the node's."""
-        text = work if isinstance(work, str) else work.hex()
+        text = as_text(work) if isinstance(work, str) else work.hex()
         parts = await self._ask_parts(AskTrace(self._next(), text), IsTrace)
         return tuple(event for part in parts for event in part.events)
 
     async def console(self, line: str) -> AsyncGenerator[str]:
         """Let the node do what a line says, and yield its answers; raises as the node's."""
-        ask = TypeLine(self._next(), line)
+        ask = TypeLine(self._next(), as_text(line))
         answers = self._texts[ask.call] = Answers(DEFAULT_LIMITS.console_texts_max)
         asking = asyncio.create_task(self._ask(ask))
         asking.add_done_callback(lambda _: answers.take(None))

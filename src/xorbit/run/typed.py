@@ -30,7 +30,7 @@ def _source(line: Hashable) -> str:
     return line.hex() if isinstance(line, bytes) else str(line)
 
 
-def _text(typed: str) -> str:
+def as_text(typed: str) -> str:
     """Return a line as text: bytes that are none arrive as surrogates, which nothing can encode."""
     return typed.encode(errors="replace").decode()
 
@@ -103,7 +103,7 @@ class Consoles:
 
     def post(self, text: str, line: Hashable) -> None:
         """Do what a line of standard input says; the answers go to `show`."""
-        job = jobs.HandleStdinLine(_text(text), None, figures(self._queue))
+        job = jobs.HandleStdinLine(as_text(text), None, figures(self._queue))
         self._body.post(job, line, len(text))
 
     async def typed(self, text: str, line: Hashable) -> AsyncGenerator[str]:
@@ -117,7 +117,7 @@ class Consoles:
         await self._body.room(line)
         session = self._body.new_guid()
         answers = self._answers[session] = Answers(self._limits.console_texts_max)
-        job = jobs.HandleStdinLine(_text(text), session, figures(self._queue))
+        job = jobs.HandleStdinLine(as_text(text), session, figures(self._queue))
         self._body.post(job, line, len(text))
         done = False
         try:

@@ -235,7 +235,9 @@ class Home:
             self._note(_IN_USE)
 
     def _open_environment(self) -> None:
-        self._env = lmdb.open(str(self.path), map_size=self._map_bytes, max_dbs=8, mode=0o600)
+        self._env = lmdb.open(
+            os.fsencode(self.path), map_size=self._map_bytes, max_dbs=8, mode=0o600
+        )
         try:
             with self._env.begin(write=True) as txn:
                 self._meta = self._env.open_db(b"meta", txn)

@@ -140,6 +140,14 @@ async def test_publish_says_how_the_value_is_read(tmp_path: Path) -> None:
     assert fake.published == [("me", b"hello world", b"", None), ("me", b"x", b"a b", 6)]
 
 
+async def test_what_is_published_need_be_no_text(tmp_path: Path) -> None:
+    """Its bytes arrive as lone surrogates, from a prompt as from a shell."""
+    fake = FakeCalls()
+    new_key(tmp_path, "me")
+    await said_to(Lines(fake.calls, tmp_path), "publish --salt \udcff me a\udcfe")
+    assert fake.published == [("me", b"a\xfe", b"\xff", None)]
+
+
 async def test_what_is_not_refreshed_from_here_is_told(tmp_path: Path) -> None:
     fake = FakeCalls()
     fake.not_kept = "no room"

@@ -11,7 +11,7 @@ from prompt_toolkit.output import DummyOutput
 
 from tests.unit.cli.fake_calls import FAR, HERE, LEAF, NEAR, THERE, FakeCalls
 from xorbit.cli.lines import Lines
-from xorbit.cli.prompt import Prompt, Words, kinds_of
+from xorbit.cli.prompt import History, Prompt, Words, kinds_of
 from xorbit.config import CONSOLE_SEEN_MAX
 from xorbit.core.console import COMMANDS
 from xorbit.files.seal_key import SealKey
@@ -159,6 +159,12 @@ async def test_lines_with_a_key_are_not_remembered_however_it_was_mistyped(
     assert "status" in history
     for text in (history, *said):
         assert key[:20] not in text.lower()
+
+
+def test_a_line_that_is_no_text_is_remembered_as_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 arrive as lone surrogates, which no file of text can hold."""
+    History(str(tmp_path / "history")).append_string("put -t a\udcff")
+    assert "put -t a?" in (tmp_path / "history").read_text()
 
 
 async def test_what_is_in_progress_ends_with_the_session(tmp_path: Path, said: list[str]) -> None:
