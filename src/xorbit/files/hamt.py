@@ -199,7 +199,10 @@ def check_place(found: Shard, prefix: bytes) -> None:
 
 def slot_for(found: Shard, name: str, depth: int) -> Slot | None:
     """Return the slot of a shard at `depth` that has a name, or leads to it; None for neither."""
-    index = hash_name(name)[depth]
+    try:
+        index = hash_name(name)[depth]
+    except MisuseError:
+        return None  # a name that has no UTF-8 is in no directory
     for slot in found.slots:
         if slot.index == index:
             return slot if slot.name in (None, name) else None

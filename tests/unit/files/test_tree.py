@@ -109,6 +109,8 @@ def test_resolve(shelf: Shelf, tree: Path, path: str) -> None:
         ("nothing", "has no entry 'nothing'"),
         ("sub/nothing", "/sub has no entry 'nothing'"),
         ("large/nothing", "/large has no entry 'nothing'"),
+        ("sub/\udcff", r"/sub has no entry '\\udcff'"),
+        ("large/\udcff", r"/large has no entry '\\udcff'"),
         ("two leaves/x", "/two leaves is a file and has no entry 'x'"),
         ("sub/deep/file/x", "/sub/deep/file is a file and has no entry 'x'"),
         ("link/file", "/link is a symbolic link to 'sub/deep', which is not followed to 'file'"),
