@@ -27,6 +27,7 @@ from xorbit.homes import DEFAULT_NETWORK, default_home
 from xorbit.identity import Network, NodeKey, load_network, nobodys_network
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record, parse_address
+from xorbit.paths import StrPath, path_from
 from xorbit.pins import Order, Told
 from xorbit.run import revoked
 from xorbit.run.calls import Calls, Key, Name, NodeStatus, PingAnswer, PutReceipt, Target
@@ -58,7 +59,7 @@ class Node(Calls):
 
     def __init__(
         self,
-        home: Path | str | None = None,
+        home: StrPath | None = None,
         *,
         listen: Sequence[str] | str = (),
         bootstrap: Sequence[str] | str = (),
@@ -68,7 +69,7 @@ class Node(Calls):
         control: bool = True,
         join: bool = True,
         mdns: bool = True,
-        job_log: Path | None = None,
+        job_log: StrPath | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
         """Describe a node; nothing happens yet.
@@ -88,9 +89,9 @@ class Node(Calls):
             show: takes the answers to what is typed at the node's console.
 
         Raises:
-            MisuseError: an address that is none.
+            MisuseError: a path or an address that is none.
         """
-        self.home = Path(home) if home is not None else default_home()
+        self.home = _home_from(home)
         self._listen = [_listen_address(text) for text in _several(listen)]
         self._bootstrap = [parse_address(text) for text in _several(bootstrap)]
         self._network_name = network
@@ -99,7 +100,7 @@ class Node(Calls):
         self._has_control = control
         self._joins = join
         self._mdns = mdns
-        self._job_log = job_log
+        self._job_log = None if job_log is None else path_from(job_log)
         self._show = show or _ignore
         self._alone_because = ""
         self._parts: _Parts | None = None
@@ -396,6 +397,10 @@ async def _open_store(home: Path, limits: Limits, own: Id) -> LmdbStore:
         raise
 
 
+def _home_from(home: StrPath | None) -> Path:
+    return default_home() if home is None else path_from(home)
+
+
 def _several(given: Sequence[str] | str) -> Sequence[str]:
     return [given] if isinstance(given, str) else given
 
@@ -425,7 +430,7 @@ def _ignore(_: str) -> None:
 
 @asynccontextmanager
 async def open_calls(
-    home: Path | str | None = None,
+    home: StrPath | None = None,
     *,
     bootstrap: Sequence[str] | str = (),
     network: str | None = None,
@@ -444,7 +449,7 @@ async def open_calls(
             named; or, without `join`, there is no home.
         XorbitError: no client could be started, as `Node.start`.
     """
-    place = Path(home) if home is not None else default_home()
+    place = _home_from(home)
     try:
         client = await ControlClient.connect(place, limits)
     except NotRunningError:
@@ -488,10 +493,10 @@ def _check_same_network(client: ControlClient, wanted: Network, home: Path) -> N
     raise MisuseError(f"the node that runs on {home} belongs to {which}: use another --home")
 
 
-async def connect(home: Path | str | None = None, limits: Limits = DEFAULT_LIMITS) -> ControlClient:
+async def connect(home: StrPath | None = None, limits: Limits = DEFAULT_LIMITS) -> ControlClient:
     """Reach the node that runs on a home; `close` it at the end.
 
     Raises:
         NotRunningError: none does.
     """
-    return await ControlClient.connect(Path(home) if home is not None else default_home(), limits)
+    return await ControlClient.connect(_home_from(home), limits)

@@ -1,7 +1,7 @@
 """The blocking twin of `api.Node`, for code without an event loop.
 
     with xorbit.open_node(bootstrap=["host:port"]) as node:     # scripts, notebooks
-        summary = node.put_file(Path("picture.webp"))
+        summary = node.put_file("picture.webp")
 
 Each method hands one of `api.Node` to its loop and waits; nothing is decided here.
 """
@@ -12,7 +12,6 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -21,9 +20,9 @@ from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
 from xorbit.errors import StoppedError, XorbitError
-from xorbit.files.flow import Progress, Sink
+from xorbit.files.flow import Progress
+from xorbit.files.given import GivenSink, GivenSource
 from xorbit.files.listing import EntryInfo
-from xorbit.files.local import Source
 from xorbit.files.new_tree import Written
 from xorbit.files.pointer import RecordPlace, TreeVersion
 from xorbit.files.reader import FileReader
@@ -36,6 +35,7 @@ from xorbit.items import (
     Record,
 )
 from xorbit.keys import UserKey
+from xorbit.paths import StrPath
 from xorbit.pins import Kept, Root
 from xorbit.run.calls import (
     Key,
@@ -53,7 +53,7 @@ from xorbit.run.publish import PublishReceipt
 from xorbit.run.tree_calls import PublishedTree
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 log = logging.getLogger("xorbit")
 T = TypeVar("T")
@@ -113,7 +113,7 @@ class BlockingNode:
 
     def put_file(
         self,
-        source: Source,
+        source: GivenSource,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
         encrypt: bool = False,
@@ -124,7 +124,7 @@ class BlockingNode:
 
     def put_tree(
         self,
-        path: Path,
+        path: StrPath,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
         encrypt: bool = False,
@@ -142,7 +142,7 @@ class BlockingNode:
     def get_file_to(
         self,
         name: PlaceName,
-        to: Path | Sink,
+        to: GivenSink,
         *,
         progress: Progress | None = None,
         part: Range = WHOLE,
@@ -153,7 +153,7 @@ class BlockingNode:
     def get_tree(
         self,
         name: PlaceName,
-        path: Path,
+        path: StrPath,
         *,
         progress: Progress | None = None,
         skip_links: bool = False,
@@ -186,12 +186,12 @@ class BlockingNode:
             self._do(reader.close())
 
     def export_car(
-        self, name: PlaceName, to: Path | Sink, *, progress: Progress | None = None
+        self, name: PlaceName, to: GivenSink, *, progress: Progress | None = None
     ) -> int:
         """Write a file or a directory as a CAR; see `FileCalls`."""
         return self._do(self._node.export_car(name, to, progress=progress))
 
-    def import_car(self, source: Source, *, progress: Progress | None = None) -> ImportSummary:
+    def import_car(self, source: GivenSource, *, progress: Progress | None = None) -> ImportSummary:
         """Store the blocks of a CAR and pin its roots; see `FileCalls`."""
         return self._do(self._node.import_car(source, progress=progress))
 
@@ -248,7 +248,7 @@ class BlockingNode:
     def publish_tree(
         self,
         key: UserKey,
-        path: Path,
+        path: StrPath,
         *,
         salt: bytes = b"",
         cas: int | None = None,
@@ -262,13 +262,13 @@ class BlockingNode:
         return self._do(publishing)
 
     def mirror(
-        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+        self, name: PlaceName, path: StrPath, *, progress: Progress | None = None
     ) -> Generator[Mirrored | NotMirrored]:
         """Keep a folder at the newest version of a published tree; see `TreeCalls`."""
         return self._each(self._node.mirror(name, path, progress=progress))
 
     def mirror_once(
-        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+        self, name: PlaceName, path: StrPath, *, progress: Progress | None = None
     ) -> Mirrored:
         """Bring a folder to the newest version of a published tree; see `TreeCalls`."""
         return self._do(self._node.mirror_once(name, path, progress=progress))
@@ -383,6 +383,14 @@ class BlockingFile(io.RawIOBase):
         self._reader.seek(start + len(data))
         return data
 
+    def write(self, data: "ReadableBuffer") -> int:  # noqa: ARG002 - as every file takes it
+        """Refuse: a name says what is in the file.
+
+        Raises:
+            io.UnsupportedOperation: always.
+        """
+        raise io.UnsupportedOperation("this file is open for reading only: a put makes new ones")
+
     def close(self) -> None:
         """Let go of what was read ahead. May be called again."""
         if not self.closed:
@@ -395,7 +403,7 @@ class BlockingFile(io.RawIOBase):
 
 
 def open_node(
-    home: Path | str | None = None,
+    home: StrPath | None = None,
     *,
     listen: Sequence[str] | str = (),
     bootstrap: Sequence[str] | str = (),

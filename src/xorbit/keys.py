@@ -14,6 +14,7 @@ from xorbit.errors import MisuseError
 from xorbit.homes import KEY_SUFFIX, KEYS_DIRECTORY
 from xorbit.items import PUBLIC_KEY_BYTES, Record, make_record, pasted
 from xorbit.keyfiles import make_directory, private_key_pem, read_key, write_new
+from xorbit.paths import StrPath, path_from
 
 NAME_CHARACTERS_MAX = 64
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -44,7 +45,7 @@ class UserKey:
         return make_record(self.signing_key, seq, value, salt)
 
 
-def new_key(home: Path, name: str) -> UserKey:
+def new_key(home: StrPath, name: str) -> UserKey:
     """Make a key of this name in a home.
 
     Raises:
@@ -54,17 +55,17 @@ def new_key(home: Path, name: str) -> UserKey:
     return _keep(home, name, SigningKey.generate())
 
 
-def import_key(home: Path, name: str, path: Path) -> UserKey:
+def import_key(home: StrPath, name: str, path: StrPath) -> UserKey:
     """Copy the key in a PEM PKCS #8 file (as `export_key` or OpenSSL writes it) into a home.
 
     Raises:
         MisuseError: as `new_key`, or the file holds no Ed25519 key.
         WorldError: it cannot be read or written.
     """
-    return _keep(home, name, read_key(path, private=False))
+    return _keep(home, name, read_key(path_from(path), private=False))
 
 
-def load_key(home: Path, name: str) -> UserKey:
+def load_key(home: StrPath, name: str) -> UserKey:
     """Return the key of this name.
 
     Raises:
@@ -80,19 +81,19 @@ def load_key(home: Path, name: str) -> UserKey:
     return UserKey(read_key(path), name)
 
 
-def list_keys(home: Path) -> list[UserKey]:
+def list_keys(home: StrPath) -> list[UserKey]:
     """Return the keys of a home, by name.
 
     Raises:
         MisuseError: as `load_key`.
         WorldError: a file cannot be read.
     """
-    found = sorted((home / KEYS_DIRECTORY).glob(f"*{KEY_SUFFIX}"))
+    found = sorted((path_from(home) / KEYS_DIRECTORY).glob(f"*{KEY_SUFFIX}"))
     names = [path.name.removesuffix(KEY_SUFFIX) for path in found]
     return [load_key(home, name) for name in names if _is_name(name)]
 
 
-def export_key(home: Path, name: str, path: Path) -> UserKey:
+def export_key(home: StrPath, name: str, path: StrPath) -> UserKey:
     """Copy a key, private part and all, to a new file of mode 0600.
 
     Raises:
@@ -100,7 +101,7 @@ def export_key(home: Path, name: str, path: Path) -> UserKey:
         WorldError: it cannot be read or written.
     """
     key = load_key(home, name)
-    if not write_new(path, private_key_pem(key.signing_key)):
+    if not write_new(path_from(path), private_key_pem(key.signing_key)):
         raise MisuseError(f"{path} exists already: a private key is never written over it")
     return key
 
@@ -110,7 +111,7 @@ def private_pem(key: UserKey) -> bytes:
     return private_key_pem(key.signing_key)
 
 
-def public_key_from(home: Path, text: str) -> bytes:
+def public_key_from(home: StrPath, text: str) -> bytes:
     """Return the public key that is meant: 64 hexadecimal digits, or the name of a key of the home.
 
     Raises:
@@ -130,7 +131,7 @@ def public_key_from(home: Path, text: str) -> bytes:
     return load_key(home, text).public_key
 
 
-def _keep(home: Path, name: str, key: SigningKey) -> UserKey:
+def _keep(home: StrPath, name: str, key: SigningKey) -> UserKey:
     path = _path(home, name)
     make_directory(path.parent)
     if not write_new(path, private_key_pem(key)):
@@ -138,13 +139,13 @@ def _keep(home: Path, name: str, key: SigningKey) -> UserKey:
     return UserKey(key, name)
 
 
-def _path(home: Path, name: str) -> Path:
+def _path(home: StrPath, name: str) -> Path:
     if not _is_name(name):
         raise MisuseError(
             f"a key's name is 1..{NAME_CHARACTERS_MAX} of a-z, A-Z, 0-9, '_', '-' and '.', begins "
             f"with none of the last two, and is no public key; got {name!r}"
         )
-    return home / KEYS_DIRECTORY / f"{name}{KEY_SUFFIX}"
+    return path_from(home) / KEYS_DIRECTORY / f"{name}{KEY_SUFFIX}"
 
 
 def _is_name(text: str) -> bool:

@@ -16,6 +16,7 @@ from xorbit.config import TREE_DEPTH_MAX
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Cid
 from xorbit.files.directory import DirectoryBuilder, Held, build_symbolic_link, check_new_name
+from xorbit.files.given import GivenSource, source_from
 from xorbit.files.local import Source, open_source, read_pieces
 from xorbit.files.sealed import Making, content_bytes
 from xorbit.files.unixfs import build_file
@@ -26,14 +27,21 @@ Refuse = Callable[[Path, list[str]], None]
 """Raises where files of a folder, called so, are not to go out."""
 
 
-def cid_of(source: Source, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
+def cid_of(source: GivenSource, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
     """Return the name that a put of this source gives, without a network. Blocks while it reads.
 
+    Args:
+        source: The bytes of a file, the path of a file or directory, or a file open for reading
+            bytes.
+        kind: The hash that names the blocks.
+
     Raises:
-        MisuseError: as `build_source`.
-        WorldError: as `build_source`.
+        MisuseError: nothing is there; in a directory is what is neither file, directory nor
+            symbolic link (a socket, a device), or a name that is not UTF-8; too many entries or
+            too deep; `kind` is no hash of blocks.
+        WorldError: it cannot be read.
     """
-    [(cid, _)] = deque(build_source(source, kind), maxlen=1)
+    [(cid, _)] = deque(build_source(source_from(source), kind), maxlen=1)
     return cid
 
 

@@ -12,9 +12,9 @@ import msgspec
 from xorbit.errors import MisuseError
 from xorbit.files import transfer, trees
 from xorbit.files.cid import Cid, Codec, Place, parse_cid
-from xorbit.files.flow import BlocksToGet, Progress, PutReceipt, Sink
+from xorbit.files.flow import BlocksToGet, Progress, PutReceipt, in_thread
+from xorbit.files.given import GivenSink, GivenSource, sink_from, source_from
 from xorbit.files.listing import EntryInfo
-from xorbit.files.local import Source
 from xorbit.files.new_tree import Written
 from xorbit.files.opened import inner, inner_place, opened, outer
 from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name, tree_version
@@ -24,6 +24,7 @@ from xorbit.files.sealed import Sealer
 from xorbit.files.transfer import WHOLE, PutSummary, Range
 from xorbit.files.tree import Found
 from xorbit.items import Item, ItemKey, Kind, Record, pasted, record_key
+from xorbit.paths import StrPath, path_from
 from xorbit.pins import Order, Told
 from xorbit.run import pinning
 from xorbit.run.pinning import ImportSummary
@@ -67,7 +68,7 @@ class FileCalls(ABC):
 
     async def put_file(
         self,
-        source: Source,
+        source: GivenSource,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
         encrypt: bool = False,
@@ -78,7 +79,8 @@ class FileCalls(ABC):
         Blocks that are held already are not sent again: a put that was interrupted goes on so.
 
         Args:
-            source: What to read.
+            source: The bytes, the path of a file, or a file open for reading bytes, which is read
+                from where it stands.
             kind: The hash that names the blocks.
             encrypt: Seal every block here, under a new key, before it leaves this process. What
                 gets it back is `name` of the answer, which carries the key; it is kept nowhere.
@@ -89,11 +91,12 @@ class FileCalls(ABC):
             XorbitError: a block could not be stored, as `put_block`.
         """
         making = Sealer(kind) if encrypt else kind
-        return await pinning.put_file(self, self, source, making, progress)
+        given = await in_thread(lambda: source_from(source))
+        return await pinning.put_file(self, self, given, making, progress)
 
     async def put_tree(
         self,
-        path: Path,
+        path: StrPath,
         *,
         kind: Kind = Kind.BLOCK_BLAKE3_256,
         encrypt: bool = False,
@@ -110,12 +113,14 @@ class FileCalls(ABC):
             XorbitError: a block could not be stored, as `put_block`.
         """
         making = Sealer(kind) if encrypt else kind
-        return await pinning.put_tree(self, self, path, making, progress)
+        return await pinning.put_tree(self, self, path_from(path), making, progress)
 
     async def import_car(
-        self, source: Source, *, progress: Progress | None = None
+        self, source: GivenSource, *, progress: Progress | None = None
     ) -> ImportSummary:
         """Store the blocks of a CAR (CARv1), each proved by its hash, and pin its roots.
+
+        The CAR is given as its bytes, its path, or a file open for reading bytes.
 
         Raises:
             MisuseError: no such file, or a CAR without a root.
@@ -123,7 +128,8 @@ class FileCalls(ABC):
             NotFoundError: a part of a root is neither in it nor in the network.
             XorbitError: a block could not be stored, as `put_block`.
         """
-        return await pinning.import_car(self, self, source, progress)
+        given = await in_thread(lambda: source_from(source))
+        return await pinning.import_car(self, self, given, progress)
 
     # --- Get --------------------------------------------------------------------------------------
 
@@ -144,16 +150,17 @@ class FileCalls(ABC):
     async def get_file_to(
         self,
         name: PlaceName,
-        to: Path | Sink,
+        to: GivenSink,
         *,
         progress: Progress | None = None,
         part: Range = WHOLE,
     ) -> int:
-        """Fetch a file to a path, whole or not at all, or piece by piece to a function.
+        """Fetch a file to a path, whole or not at all, or piece by piece to a file or function.
 
         Args:
             name: What it is named; a path may follow.
-            to: Where to.
+            to: A path; a file open for writing bytes, which stays open; or a function that is
+                called with the bytes in order, on a worker thread.
             progress: Told how far it is.
             part: From which byte on and before which, (0, None) for all; no more is fetched.
 
@@ -161,18 +168,20 @@ class FileCalls(ABC):
             How many bytes were written.
 
         Raises:
+            MisuseError: what cannot be written to.
             WorldError: the disk is full or failed.
             XorbitError: as `get_file`.
         """
+        target = await in_thread(lambda: sink_from(to))
         blocks, file = await self._file_at(name)
-        if isinstance(to, Path):
-            return await transfer.get_to_path(blocks, file, to, progress=progress, part=part)
-        return await transfer.get_file(blocks, file, to, progress=progress, part=part)
+        if isinstance(target, Path):
+            return await transfer.get_to_path(blocks, file, target, progress=progress, part=part)
+        return await transfer.get_file(blocks, file, target, progress=progress, part=part)
 
     async def get_tree(
         self,
         name: PlaceName,
-        path: Path,
+        path: StrPath,
         *,
         progress: Progress | None = None,
         skip_links: bool = False,
@@ -189,9 +198,10 @@ class FileCalls(ABC):
             WorldError: the disk is full or failed.
             XorbitError: a block could not be had, as `get_block`.
         """
+        target = path_from(path)
         found = await self.find(name)
         blocks = opened(self, found.seal)
-        return await trees.get_tree(blocks, found, path, progress=progress, skip_links=skip_links)
+        return await trees.get_tree(blocks, found, target, progress=progress, skip_links=skip_links)
 
     async def place(self, name: PlaceName) -> Place:
         """Return the place that a name means; one that goes by a record is resolved.
@@ -254,9 +264,11 @@ class FileCalls(ABC):
         return await open_reader(opened(self, found.seal), found)
 
     async def export_car(
-        self, name: PlaceName, to: Path | Sink, *, progress: Progress | None = None
+        self, name: PlaceName, to: GivenSink, *, progress: Progress | None = None
     ) -> int:
         """Write a file or a directory as a CAR (CARv1), each block once; return its size in bytes.
+
+        It is written to what `get_file_to` takes; at a path it appears whole or not at all.
 
         Raises:
             MisuseError: a path that cannot be written to, or private content: nobody could read
@@ -264,6 +276,7 @@ class FileCalls(ABC):
             FormatError: no tree; names the block.
             XorbitError: a block could not be had, as `get_block`.
         """
+        target = await in_thread(lambda: sink_from(to))
         place = await self.place(name)
         if place.seal is not None:
             raise MisuseError(
@@ -271,7 +284,7 @@ class FileCalls(ABC):
                 "and make a CAR of what you got"
             )
         cid = (await self.find(place)).cid if place.path else place.cid
-        return await trees.export_car(self, cid, to, progress=progress)
+        return await trees.export_car(self, cid, target, progress=progress)
 
     async def _file_at(self, name: PlaceName) -> tuple[BlocksToGet, Found | Cid]:
         """Return what is at a place, or the root's name alone, which asks for no block."""

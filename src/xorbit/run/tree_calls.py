@@ -7,7 +7,6 @@ over the local socket. No sockets and no state of its own here.
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 
 from msgspec import Struct
 
@@ -17,6 +16,7 @@ from xorbit.files.pointer import RecordPlace, pointer_to
 from xorbit.files.transfer import PutSummary
 from xorbit.items import Kind, Record
 from xorbit.keys import UserKey
+from xorbit.paths import StrPath, path_from
 from xorbit.run import mirroring
 from xorbit.run.file_calls import FileCalls, PlaceName, place_from
 from xorbit.run.mirroring import Mirrored, NotMirrored
@@ -46,7 +46,7 @@ class TreeCalls(FileCalls):
     async def publish_tree(
         self,
         key: UserKey,
-        path: Path,
+        path: StrPath,
         *,
         salt: bytes = b"",
         cas: int | None = None,
@@ -67,7 +67,7 @@ class TreeCalls(FileCalls):
         return PublishedTree(put, await self.publish(key, pointer_to(put.cid), salt=salt, cas=cas))
 
     async def mirror(
-        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+        self, name: PlaceName, path: StrPath, *, progress: Progress | None = None
     ) -> AsyncGenerator[Mirrored | NotMirrored]:
         """Bring a folder to the newest version of a tree published under a key, and keep it so.
 
@@ -79,13 +79,13 @@ class TreeCalls(FileCalls):
             MisuseError: no public key; or the folder is no mirror of its record, and not empty.
             StoppedError: the node stopped.
         """
-        steps = mirroring.mirror(self, _record_place(name), path, progress)
+        steps = mirroring.mirror(self, _record_place(name), path_from(path), progress)
         async with aclosing(steps) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
     async def mirror_once(
-        self, name: PlaceName, path: Path, *, progress: Progress | None = None
+        self, name: PlaceName, path: StrPath, *, progress: Progress | None = None
     ) -> Mirrored:
         """Bring a folder to the newest version of a tree published under a key.
 
@@ -102,7 +102,7 @@ class TreeCalls(FileCalls):
             NotFoundError: nobody has the record, it points to no directory, or a block is nowhere.
             WorldError: the disk is full or failed, or a newer version is there already.
         """
-        return await mirroring.mirror_once(self, _record_place(name), path, progress)
+        return await mirroring.mirror_once(self, _record_place(name), path_from(path), progress)
 
 
 def _record_place(name: PlaceName) -> RecordPlace:
