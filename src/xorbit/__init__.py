@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from xorbit.api import Node as Node
     from xorbit.api import connect as connect
     from xorbit.api import open_calls as open_calls
+    from xorbit.blocking import BlockingClient as BlockingClient
     from xorbit.blocking import BlockingNode as BlockingNode
+    from xorbit.blocking import open_client as open_client
     from xorbit.blocking import open_node as open_node
     from xorbit.config import Limits as Limits
     from xorbit.errors import FormatError as FormatError
@@ -43,7 +45,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "xorbit.api": ("Node", "connect", "open_calls"),
-    "xorbit.blocking": ("BlockingNode", "open_node"),
+    "xorbit.blocking": ("BlockingClient", "BlockingNode", "open_client", "open_node"),
     "xorbit.config": ("Limits",),
     "xorbit.errors": (
         "FormatError",

@@ -30,7 +30,16 @@ from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record, parse_ad
 from xorbit.paths import StrPath, path_from
 from xorbit.pins import Order, Told
 from xorbit.run import revoked
-from xorbit.run.calls import Calls, Key, Name, NodeStatus, PingAnswer, PutReceipt, Target
+from xorbit.run.calls import (
+    Calls,
+    Key,
+    Name,
+    NodeStatus,
+    PingAnswer,
+    PutReceipt,
+    Target,
+    documented,
+)
 from xorbit.run.control import ControlServer
 from xorbit.run.control_client import ControlClient
 from xorbit.run.driver import OWN_LINE, Driver
@@ -51,6 +60,7 @@ log = logging.getLogger("xorbit")
 # --- A node -------------------------------------------------------------------------------------
 
 
+@documented
 class Node(Calls):
     """One node of the network, as an async context manager: it starts, does its work, and leaves.
 

@@ -1,9 +1,11 @@
-"""The blocking twin of `api.Node`, for code without an event loop.
+"""The blocking twins of `api.Node` and of what `api.connect` gives, for code without an event loop.
 
     with xorbit.open_node(bootstrap=["host:port"]) as node:     # scripts, notebooks
         summary = node.put_file("picture.webp")
+    with xorbit.open_client(home) as client:                    # the node that runs there
+        summary = client.put_file("picture.webp")
 
-Each method hands one of `api.Node` to its loop and waits; nothing is decided here.
+Each method hands one of `Calls` to its loop and waits; nothing is decided here.
 """
 
 import asyncio
@@ -12,10 +14,11 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from xorbit.api import Node
+from xorbit.api import Node, connect
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
@@ -38,12 +41,14 @@ from xorbit.keys import UserKey
 from xorbit.paths import StrPath
 from xorbit.pins import Kept, Root
 from xorbit.run.calls import (
+    Calls,
     Key,
     Name,
     NodeStatus,
     PingAnswer,
     PutReceipt,
     Target,
+    documented,
 )
 from xorbit.run.file_calls import PlaceName
 from xorbit.run.loop import run
@@ -59,22 +64,24 @@ log = logging.getLogger("xorbit")
 T = TypeVar("T")
 
 
-class BlockingNode:
-    """A `Node` for code without an event loop: its loop runs in a thread of its own.
+@documented
+class BlockingCalls:
+    """What `BlockingNode` and `BlockingClient` both are: the methods of `Node`, which wait.
 
-    Made by `open_node`. The methods are those of `Node`; `progress` is called on that thread.
+    Their loop runs in a thread of its own; `progress` is called on that thread.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._started: Future[asyncio.AbstractEventLoop] = Future()
+    def __init__(self, opened: AbstractAsyncContextManager[Calls], what: str) -> None:
+        self._opened = opened
+        self._what = what
+        self._started: Future[tuple[asyncio.AbstractEventLoop, Calls]] = Future()
         self._leave = asyncio.Event()
         # A daemon: a node that nobody closed must not keep the interpreter from ending.
-        self._thread = threading.Thread(target=self._live, name="xorbit-node", daemon=True)
+        self._thread = threading.Thread(target=self._live, name=f"xorbit-{what}", daemon=True)
         self._thread.start()
-        self._loop = self._wait_for_start()
+        self._loop, self._calls = self._wait_for_start()
 
-    def _wait_for_start(self) -> asyncio.AbstractEventLoop:
+    def _wait_for_start(self) -> tuple[asyncio.AbstractEventLoop, Calls]:
         try:
             return self._started.result()
         except XorbitError as error:
@@ -92,24 +99,19 @@ class BlockingNode:
     ) -> None:
         self.close()
 
-    @property
-    def alone_because(self) -> str:
-        """Why nobody could be reached; see `Node`."""
-        return self._node.alone_because
-
     def close(self) -> None:
-        """Stop the node and its thread. May be called again."""
+        """Leave, and end the thread. May be called again."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._leave.set)
             self._thread.join()
 
     def put_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
         """Store a block and say who holds it; see `Calls`."""
-        return self._do(self._node.put_block(data, kind))
+        return self._do(self._calls.put_block(data, kind))
 
     def get_block(self, key: Name) -> bytes:
         """Return the bytes of a block; see `Calls`."""
-        return self._do(self._node.get_block(key))
+        return self._do(self._calls.get_block(key))
 
     def put_file(
         self,
@@ -119,8 +121,8 @@ class BlockingNode:
         encrypt: bool = False,
         progress: Progress | None = None,
     ) -> PutSummary:
-        """Store a file and say its name and who holds it; see `FileCalls`."""
-        return self._do(self._node.put_file(source, kind=kind, encrypt=encrypt, progress=progress))
+        """Store a file and say its name and who holds it; see `Calls`."""
+        return self._do(self._calls.put_file(source, kind=kind, encrypt=encrypt, progress=progress))
 
     def put_tree(
         self,
@@ -130,14 +132,14 @@ class BlockingNode:
         encrypt: bool = False,
         progress: Progress | None = None,
     ) -> PutSummary:
-        """Store a directory with everything in it, or a file; see `FileCalls`."""
-        return self._do(self._node.put_tree(path, kind=kind, encrypt=encrypt, progress=progress))
+        """Store a directory with everything in it, or a file; see `Calls`."""
+        return self._do(self._calls.put_tree(path, kind=kind, encrypt=encrypt, progress=progress))
 
     def get_file(
         self, name: PlaceName, *, progress: Progress | None = None, part: Range = WHOLE
     ) -> bytes:
-        """Return the bytes of a file, or a part, that fits in memory; see `FileCalls`."""
-        return self._do(self._node.get_file(name, progress=progress, part=part))
+        """Return the bytes of a file, or a part, that fits in memory; see `Calls`."""
+        return self._do(self._calls.get_file(name, progress=progress, part=part))
 
     def get_file_to(
         self,
@@ -147,8 +149,8 @@ class BlockingNode:
         progress: Progress | None = None,
         part: Range = WHOLE,
     ) -> int:
-        """Fetch a file, or a part, to a path or to a function; see `FileCalls`."""
-        return self._do(self._node.get_file_to(name, to, progress=progress, part=part))
+        """Fetch a file, or a part, to a path or to a function; see `Calls`."""
+        return self._do(self._calls.get_file_to(name, to, progress=progress, part=part))
 
     def get_tree(
         self,
@@ -158,23 +160,27 @@ class BlockingNode:
         progress: Progress | None = None,
         skip_links: bool = False,
     ) -> Written:
-        """Fetch a directory or a file to a path; see `FileCalls`."""
-        return self._do(self._node.get_tree(name, path, progress=progress, skip_links=skip_links))
+        """Fetch a directory or a file to a path; see `Calls`."""
+        return self._do(self._calls.get_tree(name, path, progress=progress, skip_links=skip_links))
 
     def ls(self, name: PlaceName) -> tuple[EntryInfo, ...]:
-        """Return what is in a directory; see `FileCalls`."""
-        return self._do(self._node.ls(name))
+        """Return what is in a directory; see `Calls`."""
+        return self._do(self._calls.ls(name))
 
     def stat(self, name: PlaceName) -> EntryInfo:
-        """Say what is at a place; see `FileCalls`."""
-        return self._do(self._node.stat(name))
+        """Say what is at a place; see `Calls`."""
+        return self._do(self._calls.stat(name))
 
     def open(self, name: PlaceName) -> "BlockingFile":
-        """Open a file for reading anywhere in it; only what is read is fetched; see `FileCalls`.
+        """Open a file for reading anywhere in it; only what is read is fetched, with read-ahead.
 
         To be wrapped in `io.BufferedReader` or `io.TextIOWrapper` where many small reads come.
+
+        Raises:
+            NotFoundError: it is no file, or a block could not be had.
+            XorbitError: as `get_block`.
         """
-        return BlockingFile(self, self._do(self._node.open(name)))
+        return BlockingFile(self, self._do(self._calls.open(name)))
 
     def read_open(self, reader: FileReader, start: int, end: int) -> bytes:
         """Return a part of an open file; `BlockingFile` stands on it."""
@@ -188,62 +194,62 @@ class BlockingNode:
     def export_car(
         self, name: PlaceName, to: GivenSink, *, progress: Progress | None = None
     ) -> int:
-        """Write a file or a directory as a CAR; see `FileCalls`."""
-        return self._do(self._node.export_car(name, to, progress=progress))
+        """Write a file or a directory as a CAR; see `Calls`."""
+        return self._do(self._calls.export_car(name, to, progress=progress))
 
     def import_car(self, source: GivenSource, *, progress: Progress | None = None) -> ImportSummary:
-        """Store the blocks of a CAR and pin its roots; see `FileCalls`."""
-        return self._do(self._node.import_car(source, progress=progress))
+        """Store the blocks of a CAR and pin its roots; see `Calls`."""
+        return self._do(self._calls.import_car(source, progress=progress))
 
     def pins(self) -> tuple[Kept, ...]:
         """Return what is kept here; see `Calls`."""
-        return self._do(self._node.pins())
+        return self._do(self._calls.pins())
 
     def pin(self, name: Name, salt: bytes = b"", *, progress: Progress | None = None) -> Root:
         """Fetch what is missing of a file or record, and keep it; see `Calls`."""
-        return self._do(self._node.pin(name, salt, progress=progress))
+        return self._do(self._calls.pin(name, salt, progress=progress))
 
     def unpin(self, name: Name, salt: bytes = b"") -> int:
         """Let go of what was put, published or pinned; see `Calls`."""
-        return self._do(self._node.unpin(name, salt))
+        return self._do(self._calls.unpin(name, salt))
 
     def gc(self) -> int:
         """Let go of every pin that nothing kept here needs; see `Calls`."""
-        return self._do(self._node.gc())
+        return self._do(self._calls.gc())
 
     def ping(self, target: Target) -> PingAnswer:
         """Ask a node whether it is there; see `Calls`."""
-        return self._do(self._node.ping(target))
+        return self._do(self._calls.ping(target))
 
     def status(self) -> NodeStatus:
         """Return the state of the node."""
-        return self._do(self._node.status())
+        return self._do(self._calls.status())
 
     def peers(self) -> tuple[PeerStatus, ...]:
         """Return the connections of the node."""
-        return self._do(self._node.peers())
+        return self._do(self._calls.peers())
 
     def fingers(self) -> tuple[FingerStatus, ...]:
         """Return the node's fingers; see `Calls`."""
-        return self._do(self._node.fingers())
+        return self._do(self._calls.fingers())
 
     def contacts(self) -> tuple[Contact, ...]:
         """Return the contacts of the node's routing table; see `Calls`."""
-        return self._do(self._node.contacts())
+        return self._do(self._calls.contacts())
 
     def lookup(self, id: Id | str) -> tuple[Contact, ...]:
         """Ask ever closer nodes for those closest to an id; see `Calls`."""
-        return self._do(self._node.lookup(id))
+        return self._do(self._calls.lookup(id))
 
     def whereis(self, id: Id | str) -> ConnectionItem:
         """Return where a node says that it is; see `Calls`."""
-        return self._do(self._node.whereis(id))
+        return self._do(self._calls.whereis(id))
 
     def publish(
         self, key: UserKey, value: bytes, *, salt: bytes = b"", cas: int | None = None
     ) -> PublishReceipt:
         """Store the next version of the record under a key; see `Calls`."""
-        return self._do(self._node.publish(key, value, salt=salt, cas=cas))
+        return self._do(self._calls.publish(key, value, salt=salt, cas=cas))
 
     def publish_tree(
         self,
@@ -255,8 +261,8 @@ class BlockingNode:
         kind: Kind = Kind.BLOCK_BLAKE3_256,
         progress: Progress | None = None,
     ) -> PublishedTree:
-        """Store a directory or a file and publish a record that points to it; see `TreeCalls`."""
-        publishing = self._node.publish_tree(
+        """Store a directory or a file and publish a record that points to it; see `Calls`."""
+        publishing = self._calls.publish_tree(
             key, path, salt=salt, cas=cas, kind=kind, progress=progress
         )
         return self._do(publishing)
@@ -264,30 +270,30 @@ class BlockingNode:
     def mirror(
         self, name: PlaceName, path: StrPath, *, progress: Progress | None = None
     ) -> Generator[Mirrored | NotMirrored]:
-        """Keep a folder at the newest version of a published tree; see `TreeCalls`."""
-        return self._each(self._node.mirror(name, path, progress=progress))
+        """Keep a folder at the newest version of a published tree; see `Calls`."""
+        return self._each(self._calls.mirror(name, path, progress=progress))
 
     def mirror_once(
         self, name: PlaceName, path: StrPath, *, progress: Progress | None = None
     ) -> Mirrored:
-        """Bring a folder to the newest version of a published tree; see `TreeCalls`."""
-        return self._do(self._node.mirror_once(name, path, progress=progress))
+        """Bring a folder to the newest version of a published tree; see `Calls`."""
+        return self._do(self._calls.mirror_once(name, path, progress=progress))
 
     def newest_tree(self, place: RecordPlace) -> TreeVersion:
-        """Return the newest version of a tree published under a key; see `FileCalls`."""
-        return self._do(self._node.newest_tree(place))
+        """Return the newest version of a tree published under a key; see `Calls`."""
+        return self._do(self._calls.newest_tree(place))
 
     def resolve(self, public_key: Key, salt: bytes = b"") -> Record:
         """Return the newest version of the record under a public key; see `Calls`."""
-        return self._do(self._node.resolve(public_key, salt))
+        return self._do(self._calls.resolve(public_key, salt))
 
     def follow(self, public_key: Key, salt: bytes = b"") -> Generator[Record]:
         """Give the newest version of a record, then each newer one as it comes; see `Calls`."""
-        return self._each(self._node.follow(public_key, salt))
+        return self._each(self._calls.follow(public_key, salt))
 
     def trace(self, work: Guid | str) -> tuple[Event, ...]:
         """Return what this node remembers of one operation, oldest first; see `Calls`."""
-        return self._do(self._node.trace(work))
+        return self._do(self._calls.trace(work))
 
     def _each(self, steps: AsyncGenerator[T]) -> Generator[T]:
         end = object()
@@ -305,7 +311,7 @@ class BlockingNode:
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         if not self._thread.is_alive():
             work.close()
-            raise StoppedError("this node was closed")
+            raise StoppedError(f"this {self._what} was closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -320,21 +326,41 @@ class BlockingNode:
             if not self._started.done():
                 self._started.set_exception(error)
             else:
-                log.exception("the node ended with an error")
+                log.exception("the %s ended with an error", self._what)
 
     async def _main(self) -> None:
-        async with self._node:
-            self._started.set_result(asyncio.get_running_loop())
+        async with self._opened as calls:
+            self._started.set_result((asyncio.get_running_loop(), calls))
             await self._leave.wait()
+
+
+class BlockingNode(BlockingCalls):
+    """A `Node` for code without an event loop. Made by `open_node`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        super().__init__(node, "node")
+
+    @property
+    def alone_because(self) -> str:
+        """Why nobody could be reached: what happened at each address. "" where that is no fault."""
+        return self._node.alone_because
+
+
+class BlockingClient(BlockingCalls):
+    """The node that runs on a home, for code without an event loop. Made by `open_client`.
+
+    When that node stops, what is asked of it raises `StoppedError`.
+    """
 
 
 class BlockingFile(io.RawIOBase):
     """An open file of the network, as Python's own binary files that are not buffered.
 
-    Made by `BlockingNode.open`; `name` is not there, `size` is in bytes.
+    Made by `open` of a node or client; `name` is not there, `size` is in bytes.
     """
 
-    def __init__(self, node: BlockingNode, reader: FileReader) -> None:
+    def __init__(self, node: BlockingCalls, reader: FileReader) -> None:
         super().__init__()
         self._node = node
         self._reader = reader
@@ -416,7 +442,7 @@ def open_node(
     Args:
         home: the directory of its key, its store and its memory of peers; made if missing. By
             default `XORBIT_HOME`, else the user's data directory. One node runs on a home: see
-            `xorbit.connect` and `xorbit.open_calls` for using one that runs already.
+            `xorbit.open_client` for using one that runs already.
         listen: "host:port", one or several; port 0 lets the system choose. Without, it is a
             client: it holds nothing for others.
         bootstrap: "host:port" of nodes to join through, one or several, besides those remembered.
@@ -439,3 +465,28 @@ def open_node(
             limits=limits,
         )
     )
+
+
+def open_client(home: StrPath | None = None, limits: Limits = DEFAULT_LIMITS) -> BlockingClient:
+    """Use the node that runs on a home, from scripts and notebooks; close it at the end.
+
+    It has the methods of what `open_node` gives. By `close`, as by `with`, it leaves; the node goes
+    on.
+
+    Args:
+        home: the directory of that node; by default as in `open_node`.
+        limits: every limit and interval.
+
+    Raises:
+        NotRunningError: no node runs there.
+    """
+    return BlockingClient(_connected(home, limits), "client")
+
+
+@asynccontextmanager
+async def _connected(home: StrPath | None, limits: Limits) -> AsyncGenerator[Calls]:
+    client = await connect(home, limits)
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pydoc
 import socket
 import threading
 import traceback
@@ -14,7 +15,7 @@ import pytest
 import xorbit
 from xorbit import errors
 from xorbit.api import Node, default_home, open_calls
-from xorbit.blocking import BlockingNode, open_node
+from xorbit.blocking import BlockingClient, BlockingNode, open_client, open_node
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.core import joblog
 from xorbit.ids import Id
@@ -423,7 +424,7 @@ def test_errors_come_out_of_the_blocking_twin(tmp_path: Path) -> None:
                 node.get_block(no_name)  # pyright: ignore[reportArgumentType]
         receipt = node.put_block(b"x")
         assert repr(receipt) == f"<PutReceipt {receipt.cid}, held by 1>"
-        with pytest.raises(errors.StoreError, match=r"in use.*xorbit\.connect") as caught:
+        with pytest.raises(errors.StoreError, match=r"in use.*xorbit\.open_client") as caught:
             open_node(tmp_path, network=NETWORK)
         assert len(traceback.format_exception(caught.value)) < 10
     with pytest.raises(errors.StoppedError, match="closed"):
@@ -439,6 +440,39 @@ def test_nothing_of_a_closed_twin_is_left(tmp_path: Path) -> None:
     assert threading.active_count() > before
     node.close()
     assert not any(thread.name == "xorbit-node" for thread in threading.enumerate())
+
+
+def test_a_blocking_client_uses_the_node_that_runs(tmp_path: Path) -> None:
+    """It has the same methods and gives up nothing of the node but itself."""
+    data = os.urandom(150_000)
+    with open_node(tmp_path, listen=LOOPBACK, network=NETWORK) as node:
+        with open_client(tmp_path) as client:
+            assert client.status().id == node.status().id
+            name = client.put_file(data).cid
+            assert node.get_file(name) == client.get_file(name) == data
+            with client.open(name) as file:
+                assert file.read(10) == data[:10]
+            with pytest.raises(errors.NotFoundError):
+                client.get_block(NOBODY)
+        with pytest.raises(errors.StoppedError, match="this client was closed"):
+            client.status()
+        assert node.get_file(name) == data
+        left = open_client(str(tmp_path))
+    with pytest.raises(errors.StoppedError):
+        left.status()
+    left.close()
+    with pytest.raises(errors.NotRunningError, match="no node runs on"):
+        open_client(tmp_path)
+    assert not any(thread.name == "xorbit-client" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("twin", [Node, ControlClient, BlockingNode, BlockingClient])
+def test_help_has_all_that_is_to_be_known(twin: type) -> None:
+    """It says what is given and raised, and sends nobody elsewhere."""
+    text = pydoc.render_doc(twin, renderer=pydoc.plaintext)
+    assert "a file open for reading bytes, which is read" in text
+    assert "more than 65,536 bytes, or a kind that is no hash of blocks" in text
+    assert "see `" not in text.replace("see `get_file_to`", "").replace("see `xorbit.", "")
 
 
 def test_an_interrupt_ends_the_call_as_well(
@@ -474,7 +508,16 @@ def test_an_interrupt_ends_the_call_as_well(
 
 def test_what_the_package_names_can_be_had() -> None:
     """Every public name is there, listed, and loaded when it is asked for."""
-    for name in ("Node", "open_node", "connect", "Kind", "Limits", "NotFoundError", "cid_of"):
+    for name in (
+        "Node",
+        "open_node",
+        "open_client",
+        "connect",
+        "Kind",
+        "Limits",
+        "NotFoundError",
+        "cid_of",
+    ):
         assert getattr(xorbit, name)
         assert name in dir(xorbit)
     with pytest.raises(AttributeError, match="nonsense"):

@@ -5,9 +5,10 @@ either; what it has of files and directories is in file_calls.py. No sockets, no
 of its own here.
 """
 
+import inspect
 from abc import abstractmethod
 from collections.abc import AsyncGenerator
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -51,6 +52,7 @@ Target = str | Id | Address
 """A node: its id (32 bytes, or in hex), or an address ("host:port", or parsed)."""
 Key = str | bytes
 """A public key: 32 bytes, or in hex."""
+T = TypeVar("T")
 
 
 class PutReceipt(Struct, frozen=True):
@@ -210,7 +212,8 @@ class Calls(TreeCalls):
     async def trace(self, work: Guid | str) -> tuple[Event, ...]:
         """Return what this node remembers of one operation, begun here or elsewhere, oldest first.
 
-        `work` is its guid (see `tracing`), or as text the beginning of one that is remembered.
+        `work` is its guid (see `xorbit.run.tracing`), or as text the beginning of one that is
+        remembered.
 
         Raises:
             MisuseError: not a guid, nor the beginning of just one that is remembered.
@@ -344,6 +347,14 @@ class Calls(TreeCalls):
         root, seal = pinning.root_and_key(name, salt)
         item = await self.get_signed(root.key) if root.is_record else None
         return await pinning.pin(self, root, item=item, progress=progress, seal=seal)
+
+
+def documented(twin: type[T]) -> type[T]:
+    """Give each method that says "see `Calls`" the docstring from there, so that help() has it."""
+    for name, method in vars(twin).items():
+        if "see `Calls`" in (method.__doc__ or ""):
+            method.__doc__ = inspect.getdoc(getattr(Calls, name))
+    return twin
 
 
 def target_from(target: Target) -> Id | Address:

@@ -32,6 +32,7 @@ from xorbit.run.calls import (
     PutReceipt,
     Target,
     cid_from,
+    documented,
     id_from,
     public_key_bytes,
     target_from,
@@ -104,6 +105,7 @@ log = logging.getLogger("xorbit")
 # --- The client's end ---------------------------------------------------------------------------
 
 
+@documented
 class ControlClient(Calls):
     """The calls of a node that runs on a home, asked over its local socket. Made by `connect`."""
 
@@ -149,7 +151,7 @@ class ControlClient(Calls):
         return cls(reader, writer, welcome)
 
     async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
-        """Store a block as a part of something; raises as the node's."""
+        """Store a block as a part of something; see `Calls`."""
         match await self._ask(PutBlock(self._next(), kind, data)):
             case IsPut(receipt=receipt):
                 return receipt
@@ -157,7 +159,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def get_block(self, key: Name) -> bytes:
-        """Return the bytes of a block; raises as the node's."""
+        """Return the bytes of a block; see `Calls`."""
         match await self._ask(GetBlock(self._next(), cid_from(key).key)):
             case IsBlock(data=data):
                 return data
@@ -165,7 +167,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def tend(self, order: Order) -> Told:
-        """Change or ask what is kept at the node; raises as the node's."""
+        """Change or ask what is kept at the node; see `Calls`."""
         match await self._ask(TendPins(self._next(), order)):
             case IsTold(told=told):
                 return told
@@ -173,7 +175,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def keep(self, key: ItemKey, item: Item | None = None) -> Item:
-        """Let the node find an item and pin it; raises as the node's."""
+        """Let the node find an item and pin it; see `Calls`."""
         match await self._ask(KeepItem(self._next(), key, item)):
             case IsItem(item=found):
                 return found
@@ -181,7 +183,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def unpin(self, name: Name, salt: bytes = b"") -> int:
-        """Let the node let go of what it keeps; raises as the node's."""
+        """Let the node let go of what it keeps; see `Calls`."""
         if isinstance(name, str) and KEY_MARK not in name:
             text = name
         else:  # the key of private content stays in this process
@@ -189,7 +191,7 @@ class ControlClient(Calls):
         return await self._ask_count(LetGoOf(self._next(), text, salt))
 
     async def gc(self) -> int:
-        """Let the node let go of what nothing needs; raises as the node's."""
+        """Let the node let go of what nothing needs; see `Calls`."""
         return await self._ask_count(CollectPins(self._next()))
 
     async def _ask_count(self, ask: Ask) -> int:
@@ -200,7 +202,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def ping(self, target: Target) -> PingAnswer:
-        """Let the node ask another whether it is there; raises as the node's."""
+        """Let the node ask another whether it is there; see `Calls`."""
         meant = target_from(target)
         is_address = isinstance(meant, Address)
         ask = (
@@ -236,12 +238,12 @@ class ControlClient(Calls):
         return tuple(contact for part in parts for contact in part.contacts)
 
     async def lookup(self, id: Id | str) -> tuple[Contact, ...]:
-        """Let the node find those closest to an id; raises as the node's."""
+        """Let the node find those closest to an id; see `Calls`."""
         parts = await self._ask_parts(AskLookUp(self._next(), id_from(id)), IsContacts)
         return tuple(contact for part in parts for contact in part.contacts)
 
     async def get_signed(self, key: ItemKey) -> Item:
-        """Return the newest version of a signed item; raises as the node's."""
+        """Return the newest version of a signed item; see `Calls`."""
         match await self._ask(GetSigned(self._next(), key)):
             case IsItem(item=item):
                 return item
@@ -249,7 +251,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def put_record(self, record: Record, cas: int) -> PutDone:
-        """Store a record that is signed already; raises as the node's."""
+        """Store a record that is signed already; see `Calls`."""
         match await self._ask(PutRecord(self._next(), record, cas)):
             case IsRecordPut(done=done):
                 return done
@@ -257,7 +259,7 @@ class ControlClient(Calls):
                 raise _unexpected(answer)
 
     async def follow(self, public_key: Key, salt: bytes = b"") -> AsyncGenerator[Record]:
-        """Give the newest version of a record, then each newer one; raises as the node's."""
+        """Give the newest version of a record, then each newer one; see `Calls`."""
         ask = AskFollow(self._next(), public_key_bytes(public_key), salt)
         follower = self._followers[ask.call] = Follower(DEFAULT_LIMITS.follow_versions_max)
         try:
@@ -270,13 +272,13 @@ class ControlClient(Calls):
             del self._followers[ask.call]
 
     async def trace(self, work: Guid | str) -> tuple[Event, ...]:
-        """Return what the node remembers of one operation; raises as the node's."""
+        """Return what the node remembers of one operation; see `Calls`."""
         text = as_text(work) if isinstance(work, str) else work.hex()
         parts = await self._ask_parts(AskTrace(self._next(), text), IsTrace)
         return tuple(event for part in parts for event in part.events)
 
     async def console(self, line: str) -> AsyncGenerator[str]:
-        """Let the node do what a line says, and yield its answers; raises as the node's."""
+        """Let the node do what a line says, and yield its answers; see `Calls`."""
         ask = TypeLine(self._next(), as_text(line))
         answers = self._texts[ask.call] = Answers(DEFAULT_LIMITS.console_texts_max)
         asking = asyncio.create_task(self._ask(ask))

@@ -217,7 +217,12 @@ class FileCalls(ABC):
         return Place((await self.newest_tree(place)).cid, place.path)
 
     async def newest_tree(self, place: RecordPlace) -> TreeVersion:
-        """Return the newest version that is found of a tree published under a key; as `place`."""
+        """Return the newest version that is found of a tree published under a key.
+
+        Raises:
+            NotFoundError: nobody has the record, or it points to no tree.
+            NoPeersError: it is not here, and this node reaches nobody.
+        """
         record = await self.get_signed(record_key(place.public_key, place.salt))
         assert isinstance(record, Record), "the key is that of a record"
         return tree_version(record)

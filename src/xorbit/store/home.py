@@ -200,8 +200,8 @@ class Home:
             os.close(lock)
             raise StoreError(
                 f"the store in {self.path} is in use by another process: stop that node first, "
-                "or give this one another --home; a program reaches that node by xorbit.connect "
-                "or xorbit.open_calls"
+                "or give this one another --home; a program reaches that node by "
+                "xorbit.open_client or, with asyncio, xorbit.connect"
             ) from None
         return lock
 
