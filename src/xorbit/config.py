@@ -195,8 +195,8 @@ many copies of whatever is in it."""
 TREE_NODES_MAX = 1_048_576
 """How many nodes one pass over all blocks of a tree takes; each it remembers, about 100 bytes."""
 PUT_BLOCKS_SEEN_MAX = 65_536
-"""Of how many blocks a put remembers that it has stored them: what comes twice in it was not in the
-network before."""
+"""Of how many blocks a put remembers, the latest ones, that it has stored them: what comes twice in
+it is one block, and was not in the network before."""
 TREE_LEAVES_SEEN_MAX = 65_536
 """Of how many leaves such a pass remembers that it had them; what is forgotten may come again."""
 MIRROR_ENTRIES_MAX = 1_048_576

@@ -47,9 +47,10 @@ def test_put_and_get_tell_their_facts_as_json(
     file.write_bytes(bytes(100_000))
     put = xorbit("put", file, "--home", nodes[0].home, "--json")
     facts = put.json
-    known = {"cid", "bytes", "blocks", "holders", "holders_min", "held_before", "not_kept"}
-    assert set(facts) == known
-    assert (facts["bytes"], facts["blocks"], facts["holders_min"]) == (100_000, 3, 3)
+    known = {"cid", "bytes", "blocks", "holders", "holders_min", "others_min"}
+    assert set(facts) == known | {"held_before", "unasked", "not_kept"}
+    assert (facts["bytes"], facts["blocks"], facts["unasked"]) == (100_000, 3, 1)
+    assert (facts["holders_min"], facts["others_min"]) == (3, 2)
     assert set(facts["holders"]) == {node.id for node in nodes}
     assert put.err == ""
     get = xorbit("get", facts["cid"], "-o", out, "--home", nodes[1].home, "--json")
@@ -65,7 +66,9 @@ def test_a_put_says_how_much_was_there_already(
     first = xorbit("put", file, "--home", nodes[0].home)
     assert "already" not in first.err
     for node in nodes[:2]:
-        assert "(2 were there already)" in xorbit("put", file, "--home", node.home).err
+        said = xorbit("put", file, "--home", node.home).err
+        assert "in 3 blocks, each held by 2 other nodes or more (2 were there already; " in said
+        assert "; 1 of less than 1 KiB not asked about)" in said
     again = xorbit("put", file, "--home", nodes[2].home, "--json")
     assert again.json["held_before"] == 2  # not the root, which is sent as quickly as asked for
 

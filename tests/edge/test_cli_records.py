@@ -45,6 +45,7 @@ def test_what_is_published_at_one_is_resolved_at_another(
     check(Record(bytes.fromhex(key), 1, "hellö".encode(), bytes.fromhex(found["signature"])))
     plain = xorbit("publish", name, "two", "--home", nodes[0].home)
     assert plain.text.startswith(f"version 2 of {key} held by 3 nodes")
+    assert plain.err == "held by 3 nodes, this one among them\n"
     assert xorbit("resolve", name, "--home", nodes[0].home).out == b"two"
 
 

@@ -23,7 +23,6 @@ from xorbit.cli.output import (
     fact,
     fact_json,
     finish,
-    held_by,
     human_size,
     progress,
     stored,
@@ -101,8 +100,7 @@ def import_(
     if json:
         fact_json(_facts(done))
         return
-    nodes = held_by(done.fewest, own, " or more" if done.blocks > 1 else "")
-    talk(stored(done.bytes, done.blocks, nodes, done.held_before))
+    talk(stored(done, own))
     warn_not_kept(done.not_kept)
     for cid in done.roots:
         fact(str(cid))
@@ -114,6 +112,8 @@ def _facts(done: ImportSummary) -> dict[str, object]:
         "bytes": done.bytes,
         "blocks": done.blocks,
         "holders_min": done.holders_min,
+        "others_min": done.others_min,
         "held_before": done.held_before,
+        "unasked": done.unasked,
         "not_kept": done.not_kept,
     }

@@ -99,7 +99,7 @@ class Lines:
         own = (await self.calls.status()).id
         async with self._numbered(f"putting {path}", say) as number:
             summary = await self.calls.put_file(path)
-        nodes = held_by(summary.fewest, own, " or more" if len(summary.fewest) > 1 else "")
+        nodes = held_by(summary.fewest, own, or_more=summary.blocks > 1)
         kept = _not_kept(summary.not_kept)
         say(f"[{number}] {path}: {human_size(summary.bytes)} held by {nodes}{kept}\n{summary.cid}")
 

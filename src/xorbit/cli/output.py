@@ -29,8 +29,10 @@ from xorbit.errors import (
 )
 from xorbit.files.flow import Progress
 from xorbit.files.leading_out import leading_out
+from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
 from xorbit.run.loop import run
+from xorbit.run.pinning import ImportSummary
 
 T = TypeVar("T")
 
@@ -144,19 +146,29 @@ def warn_leading_out(path: Path) -> None:
         )
 
 
-def held_by(holders: Sequence[Id], own: Id, more: str = "") -> str:
-    """Return who holds what was put, in words: whether that is only the node that was asked."""
-    if list(holders) == [own]:
+def held_by(holders: Sequence[Id], own: Id, *, or_more: bool = False) -> str:
+    """Return who holds what was put, in words: how many others than the node that was asked.
+
+    With `or_more` it is said of many blocks: these hold the one that the fewest others hold.
+    """
+    others = sum(holder != own for holder in holders)
+    is_here = others < len(holders)
+    if is_here and others == 0:
         return "this node only: it is nowhere else until other nodes join"
-    return f"1 node{more}" if len(holders) == 1 else f"{len(holders)} nodes{more}"
+    if is_here and or_more:
+        return "1 other node or more" if others == 1 else f"{others} other nodes or more"
+    nodes = "1 node" if len(holders) == 1 else f"{len(holders)} nodes"
+    return f"{nodes}{' or more' if or_more else ''}{', this one among them' if is_here else ''}"
 
 
-def stored(size: int, blocks: int, nodes: str, held_before: int = 0) -> str:
+def stored(put: PutSummary | ImportSummary, own: Id) -> str:
     """Return what was put, in words: how much it is, who holds it, and what was there already."""
-    parts = "1 block" if blocks == 1 else f"{blocks:,} blocks, each"
-    were = "was" if held_before == 1 else f"{held_before:,} were"
-    there = f" ({were} there already)" if held_before else ""
-    return f"{human_size(size)} in {parts} held by {nodes}{there}"
+    nodes = held_by(put.fewest, own, or_more=put.blocks > 1)
+    parts = "1 block" if put.blocks == 1 else f"{put.blocks:,} blocks, each"
+    were = "was" if put.held_before == 1 else f"{put.held_before:,} were"
+    rest = f"; {put.unasked:,} of less than 1 KiB not asked about" if put.unasked else ""
+    there = f" ({were} there already{rest})" if put.held_before else ""
+    return f"{human_size(put.bytes)} in {parts} held by {nodes}{there}"
 
 
 def printable(text: str) -> str:

@@ -177,18 +177,19 @@ def _put_facts(put: PutSummary | None, receipt: PublishReceipt) -> dict[str, obj
         "bytes": put.bytes,
         "blocks": put.blocks,
         "holders_min": put.holders_min,
+        "others_min": put.others_min,
         "held_before": put.held_before,
+        "unasked": put.unasked,
         "not_kept": put.not_kept or receipt.not_kept,
     }
 
 
 def _tell_of_receipt(put: PutSummary | None, receipt: PublishReceipt, own: Id) -> None:
     if put is not None:
-        nodes = held_by(put.fewest, own, " or more" if put.blocks > 1 else "")
-        talk(f"{stored(put.bytes, put.blocks, nodes, put.held_before)}: {put.cid}")
+        talk(f"{stored(put, own)}: {put.cid}")
     warn_not_kept(receipt.not_kept if put is None else put.not_kept or receipt.not_kept)
-    if list(receipt.holders) == [own]:
-        talk("held by this node only: it is nowhere else until other nodes join")
+    if own in receipt.holders:
+        talk(f"held by {held_by(receipt.holders, own)}")
     nodes = "1 node" if len(receipt.holders) == 1 else f"{len(receipt.holders)} nodes"
     fact(f"version {receipt.seq} of {receipt.public_key.hex()} held by {nodes}")
 

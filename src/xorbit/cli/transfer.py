@@ -32,7 +32,6 @@ from xorbit.cli.output import (
     fact,
     fact_json,
     finish,
-    held_by,
     human_size,
     progress,
     stored,
@@ -86,9 +85,13 @@ def put(
     """Store a file or a whole directory in the network and print its name.
 
     A directory is stored with everything in it, hidden files too, symbolic links as they are; one
-    with a home of xorbit in it is refused, for its private keys. What the network has already is
-    not sent again: a put that was interrupted goes on where it was. You are warned of symbolic
-    links that lead out of the directory: `get` makes no such link.
+    with a home of xorbit in it is refused, for its private keys. You are warned of symbolic links
+    that lead out of the directory: `get` makes no such link.
+
+    Blocks of 1 KiB and more that the network has already are not sent again: a put that was
+    interrupted goes on where it was. At its end the put says how many those were, and by how many
+    nodes each block is held. This node counts where it is one of the closest to a block, not for
+    the copy that it keeps: with --json, "others_min" is how many others hold each block.
 
     With --encrypt who holds the blocks can read nothing, not even names. The name that is printed
     opens it for whoever has it, and nothing else does: keep it, and keep it secret. Every such put
@@ -125,15 +128,15 @@ def put(
                 "blocks": summary.blocks,
                 "holders": [holder.hex() for holder in summary.holders],
                 "holders_min": summary.holders_min,
+                "others_min": summary.others_min,
                 "held_before": summary.held_before,
+                "unasked": summary.unasked,
                 "not_kept": summary.not_kept,
                 **recorder.facts(),
             }
         )
         return
-    at_least = " or more" if summary.blocks > 1 else ""
-    nodes = held_by(summary.fewest, own, at_least)
-    talk(stored(summary.bytes, summary.blocks, nodes, summary.held_before))
+    talk(stored(summary, own))
     warn_not_kept(summary.not_kept)
     fact(summary.name)
 

@@ -38,6 +38,11 @@ class PutReceipt(Protocol):
         ...
 
     @property
+    def others(self) -> tuple[Id, ...]:
+        """Those of them that are not the node that put it."""
+        ...
+
+    @property
     def not_kept(self) -> str:
         """Why it is not pinned here; "" where it is."""
         ...

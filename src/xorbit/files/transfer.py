@@ -13,7 +13,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from xorbit.config import BATCH_BLOCKS_MAX, PUT_BLOCKS_SEEN_MAX, WINDOW_BLOCKS
+from xorbit.config import (
+    BATCH_BLOCKS_MAX,
+    LOOK_FIRST_BYTES_MIN,
+    PUT_BLOCKS_SEEN_MAX,
+    WINDOW_BLOCKS,
+)
 from xorbit.errors import FormatError, MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.flow import (
@@ -52,19 +57,24 @@ class PutSummary(Struct, frozen=True):
     bytes: int
     """The size of the file, or of all files of the directory together."""
     blocks: int
-    """How many blocks were put; one that occurs twice in the file counts twice."""
+    """How many different blocks were put; one that comes again after 65,536 others counts again."""
     holders: tuple[Id, ...]
-    """The nodes that hold the root."""
+    """The nodes that hold the root: of those closest to it, so maybe the node that put it too. What
+    is kept at home besides does not count."""
     holders_min: int
     """How many nodes hold the block that the fewest hold; `fewest` says which."""
     not_kept: str = ""
     """Why the file is not kept and refreshed from here; "" where it is."""
     fewest: tuple[Id, ...] = ()
-    """The nodes that hold the block that the fewest hold."""
+    """The nodes that hold the block that the fewest others hold."""
     seal: SealKey | None = None
     """Of private content: what opens it."""
     held_before: int = 0
     """How many of the blocks, among those of 1 KiB and more, the network had already."""
+    unasked: int = 0
+    """How many are smaller than that: they are sent without asking who has them already."""
+    others_min: int = 0
+    """How many nodes besides the one that put it hold the block that the fewest others hold."""
 
     @property
     def name(self) -> str:
@@ -168,10 +178,12 @@ class _Put:
         self._done = 0
         self._count = 0
         self._fewest: tuple[Id, ...] = ()
+        self._others_min = 0
         self._not_kept = ""
         self._held_before = 0
+        self._unasked = 0
         self._seen: dict[Cid, bool] = {}
-        """Of each block that this put has stored, whether the network had it before."""
+        """Of the latest blocks that this put has stored, whether the network had them before."""
 
     async def run(self, made: Iterator[tuple[Cid, bytes]]) -> PutSummary:
         last: tuple[Cid, asyncio.Task[tuple[Id, ...]]] | None = None
@@ -195,6 +207,8 @@ class _Put:
             fewest=self._fewest,
             seal=seal,
             held_before=self._held_before,
+            unasked=self._unasked,
+            others_min=self._others_min,
         )
 
     async def _put(self, cid: Cid, data: bytes) -> tuple[Id, ...]:
@@ -203,21 +217,28 @@ class _Put:
                 receipt = await self._store(cid, data)
         finally:
             self._window.release(len(data))
-        held = receipt.holders
-        self._fewest = min(held, self._fewest, key=len) if self._count else held
+        self._note_holders(receipt)
         self._not_kept = self._not_kept or receipt.not_kept
-        self._note_held_before(cid, receipt.held_before)
-        self._count += 1
+        self._note_held_before(cid, len(data), said=receipt.held_before)
         if cid.codec is Codec.RAW:
             self._done += content_bytes(len(data), self._making)
             self._progress(self._done, self._total)
-        return held
+        return receipt.holders
 
-    def _note_held_before(self, cid: Cid, said: bool) -> None:
-        """Count a block that the network had; one that comes twice may just have been sent."""
-        had = self._seen.get(cid)
+    def _note_holders(self, receipt: PutReceipt) -> None:
+        """Keep who holds the block that the fewest others hold, which the fewest hold at all."""
+        held = len(receipt.others), len(receipt.holders)
+        if self._count == 0 or held < (self._others_min, len(self._fewest)):
+            self._others_min, self._fewest = len(receipt.others), receipt.holders
+
+    def _note_held_before(self, cid: Cid, size: int, *, said: bool) -> None:
+        """Count a block, and whether the network had it; one that comes twice may just be sent."""
+        had = self._seen.pop(cid, None)
         self._seen[cid] = said and had is not False
         self._held_before += self._seen[cid] - bool(had)
+        if had is None:
+            self._count += 1
+            self._unasked += size < LOOK_FIRST_BYTES_MIN
         if len(self._seen) > PUT_BLOCKS_SEEN_MAX:
             del self._seen[next(iter(self._seen))]
 

@@ -65,6 +65,8 @@ class PutReceipt(Struct, frozen=True):
     held_before: bool = False
     """Whether a node had it already, so that it was not sent there. Blocks of less than 1 KiB are
     sent without asking, and never say so."""
+    own: Id | None = None
+    """The node that put it. Where it is one of the closest it is one of the holders."""
 
     def __repr__(self) -> str:
         """Show the name and how many hold it; the fields have the rest."""
@@ -77,8 +79,16 @@ class PutReceipt(Struct, frozen=True):
 
     @property
     def holders(self) -> tuple[Id, ...]:
-        """The nodes that have it on disk."""
+        """The nodes that have it on disk as those closest to it.
+
+        What is kept at home besides, until it is unpinned, does not count.
+        """
         return tuple(said.node for said in self.receipts if said.outcome == "stored")
+
+    @property
+    def others(self) -> tuple[Id, ...]:
+        """Those of the holders that are not the node that put it."""
+        return tuple(holder for holder in self.holders if holder != self.own)
 
 
 class PingAnswer(Struct, frozen=True):
@@ -126,8 +136,8 @@ class Calls(TreeCalls):
     async def store_block(self, data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> PutReceipt:
         """Store a block as a part of something, pinned but under no name; raises as `put_block`.
 
-        Nodes that have it already are not sent it again. What is stored so is let go of by `gc`
-        unless it belongs to something that is kept.
+        Nodes that have it already are not sent it again if it has 1 KiB or more. What is stored so
+        is let go of by `gc` unless it belongs to something that is kept.
         """
 
     @abstractmethod

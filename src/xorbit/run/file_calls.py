@@ -76,7 +76,8 @@ class FileCalls(ABC):
     ) -> PutSummary:
         """Store a file (bytes, a path or an open file) and say its name and who holds it.
 
-        Blocks that are held already are not sent again: a put that was interrupted goes on so.
+        Blocks of 1 KiB and more that are held already are not sent again: a put that was
+        interrupted goes on so.
 
         Args:
             source: The bytes, the path of a file, or a file open for reading bytes, which is read

@@ -98,7 +98,8 @@ class LocalCalls(Calls):
         outcome = await self._call(job)
         match outcome:
             case PutDone(receipts, not_kept=not_kept, held_before=held_before):
-                receipt = PutReceipt(key, receipts, not_kept, held_before)
+                own = self._driver.machine.state.own
+                receipt = PutReceipt(key, receipts, not_kept, held_before, own)
                 if not receipt.holders:
                     raise self._not_stored(receipts)
                 return receipt

@@ -179,13 +179,19 @@ class ImportSummary(Struct, frozen=True):
     bytes: int
     """Of its raw blocks, together."""
     blocks: int
+    """How many different blocks; as of `PutSummary`."""
     holders_min: int
     """How many nodes hold the block that the fewest hold; `fewest` says which."""
     fewest: tuple[Id, ...]
+    """The nodes that hold the block that the fewest others hold."""
     not_kept: str = ""
     """Why it is not kept and refreshed from here; "" where it is."""
     held_before: int = 0
     """How many of the blocks, among those of 1 KiB and more, the network had already."""
+    unasked: int = 0
+    """How many are smaller than that: they are sent without asking who has them already."""
+    others_min: int = 0
+    """How many nodes besides the one that put it hold the block that the fewest others hold."""
 
 
 async def import_car(
@@ -209,6 +215,8 @@ async def import_car(
         fewest=done.fewest,
         not_kept=done.not_kept,
         held_before=done.held_before,
+        unasked=done.unasked,
+        others_min=done.others_min,
     )
 
 

@@ -62,7 +62,9 @@ class FakeCalls:
             raise NotStoredError("all are full")
         if source.name == "endless":
             await asyncio.Event().wait()
-        return SimpleNamespace(cid=FILE, bytes=5, fewest=(self.holder,), not_kept=self.not_kept)
+        return SimpleNamespace(
+            cid=FILE, bytes=5, blocks=1, fewest=(self.holder,), not_kept=self.not_kept
+        )
 
     async def get_file_to(self, cid: Cid, to: Path) -> int:
         self.got.append((cid, to))

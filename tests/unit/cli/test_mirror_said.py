@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from xorbit.cli.mirror import _Bar, _Told, tell_outcome
@@ -12,6 +13,8 @@ from xorbit.cli.output import stored
 from xorbit.config import MIRROR_LEFT_OUT_SHOWN_MAX
 from xorbit.files.flow import Progress
 from xorbit.files.local_tree import cid_of
+from xorbit.files.transfer import PutSummary
+from xorbit.ids import Id
 from xorbit.run.mirroring import Mirrored, NotMirrored
 
 CID = cid_of(b"tree")
@@ -42,10 +45,38 @@ def test_one_block_is_a_block(capsys: pytest.CaptureFixture[str]) -> None:
     """Of one block nothing is said in the plural."""
     tell_outcome(Mirrored(7, CID, 1, 0, 1, 70, 0, ()), json=False)
     assert capsys.readouterr().out.endswith("; 1 block fetched, 70 bytes\n")
-    assert stored(70, 1, "5 nodes") == "70 bytes in 1 block held by 5 nodes"
-    assert stored(70, 1, "5 nodes", 1).endswith("held by 5 nodes (was there already)")
-    assert stored(70, 3, "5 nodes", 2).endswith("held by 5 nodes (2 were there already)")
-    assert stored(70, 2, "5 nodes or more") == "70 bytes in 2 blocks, each held by 5 nodes or more"
+
+
+OWN, AWAY, OUT = (Id(bytes([n]) * 32) for n in range(3))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "holders", "held_before", "unasked", "said"),
+    [
+        (1, (AWAY,), 0, 0, "1 block held by 1 node"),
+        (1, (AWAY, OUT), 1, 0, "1 block held by 2 nodes (was there already)"),
+        (1, (OWN, AWAY), 0, 1, "1 block held by 2 nodes, this one among them"),
+        (2, (AWAY, OUT), 0, 1, "2 blocks, each held by 2 nodes or more"),
+        (2, (OWN, AWAY), 2, 0, "each held by 1 other node or more (2 were there already)"),
+        (
+            9,
+            (OWN, AWAY, OUT),
+            3,
+            5,
+            "2 other nodes or more (3 were there already; 5 of less than 1 KiB not asked about)",
+        ),
+        (9, (OWN,), 0, 0, "held by this node only: it is nowhere else until other nodes join"),
+    ],
+)
+def test_what_was_put_is_told_with_how_many_others_hold_it(
+    blocks: int, holders: tuple[Id, ...], held_before: int, unasked: int, said: str
+) -> None:
+    """Of what was there already no more is said than is known."""
+    put = PutSummary(CID, 70, blocks, holders, len(holders), "", holders, None, held_before)
+    put = msgspec.structs.replace(put, unasked=unasked)
+    text = stored(put, OWN)
+    assert text.startswith("70 bytes in ")
+    assert text.endswith(said)
 
 
 @pytest.mark.parametrize(("at", "stays"), [(0, "stays empty"), (6, "stays at version 6")])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from xorbit.config import LOOK_FIRST_BYTES_MIN
 from xorbit.errors import NotFoundError, NotStoredError
 from xorbit.files.cid import Cid, Codec, cid_of_block
 from xorbit.files.unixfs import build_file
@@ -17,6 +18,8 @@ from xorbit.ids import Id
 from xorbit.items import ItemKey, Kind, block_key
 
 REPOSITORY = Path(__file__).parents[3]
+OWN = Id(bytes(32))
+"""The node that puts, as the fake network knows it: the first holder of everything."""
 VECTORS = Path(os.environ.get("XORBIT_VECTORS", REPOSITORY.parent / "shared" / "vectors"))
 
 
@@ -56,6 +59,10 @@ class Receipt(Struct, frozen=True):
     not_kept: str = ""
     held_before: bool = False
 
+    @property
+    def others(self) -> tuple[Id, ...]:
+        return tuple(holder for holder in self.holders if holder != OWN)
+
 
 class FakeBlocks:
     """A network in a dict. Answers come newest request first, so never in the order of asking."""
@@ -77,7 +84,7 @@ class FakeBlocks:
         await self._turn(key)
         if key in self.fails:
             raise NotStoredError("nobody took it")
-        before = key in self.held
+        before = key in self.held and len(data) >= LOOK_FIRST_BYTES_MIN  # smaller: nobody asks
         self.held[key] = data
         holders = tuple(Id(bytes([n]) * 32) for n in range(self._holders(data)))
         return Receipt(holders, held_before=before)

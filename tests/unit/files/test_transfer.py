@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.unit.files.fakes import FakeBlocks, names, vector_content
+from tests.unit.files.fakes import OWN, FakeBlocks, Receipt, names, vector_content
 from xorbit.config import WINDOW_BLOCKS_FIRST
 from xorbit.errors import (
     FormatError,
@@ -28,6 +28,7 @@ from xorbit.files.local_tree import cid_of
 from xorbit.files.protobuf import varint
 from xorbit.files.transfer import get_file, get_to_path, put_file
 from xorbit.files.unixfs import CHUNK_BYTES, DEPTH_MAX
+from xorbit.ids import Id
 from xorbit.items import Kind
 
 CONTENT = bytes(range(256))  # 64 leaves of 4 bytes, 32 nodes above them by threes
@@ -66,7 +67,10 @@ async def test_round_trip_over_two_levels(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"".join(vector_content(67_108_865, 7, 3)))
     summary = await put_file(blocks, source, kind=Kind.BLOCK_SHA2_256)
-    assert (summary.bytes, summary.blocks) == (67_108_865, 1_025 + 2 + 1)
+    assert (summary.bytes, summary.blocks) == (
+        67_108_865,
+        256 + 1 + 2 + 1,
+    )  # the content comes again
     assert await get_to_path(blocks, summary.cid, target) == 67_108_865
     assert target.read_bytes() == source.read_bytes()
 
@@ -91,11 +95,40 @@ async def test_summary() -> None:
 
 
 async def test_what_was_there_before() -> None:
-    """What comes twice in one file was not in the network before; what was put earlier was."""
+    """A block that comes twice is one and was not there before; what was put earlier was.
+
+    The small ones are sent unasked: with those that were there they are all of a put's repetition.
+    """
     content = bytes(CHUNK_BYTES) * 5 + big(2)
     blocks = FakeBlocks()
     said = [await put_file(blocks, content) for _ in range(2)]
-    assert [(one.blocks, one.held_before) for one in said] == [(8, 0), (8, 4)]
+    assert [(one.blocks, one.held_before, one.unasked) for one in said] == [(4, 0, 1), (4, 3, 1)]
+
+
+async def test_what_came_long_ago_counts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a put remembers of its blocks is bounded; the latest it remembers."""
+    monkeypatch.setattr("xorbit.files.transfer.PUT_BLOCKS_SEEN_MAX", 2)
+    one, two, three = (big(3)[n * CHUNK_BYTES :][:CHUNK_BYTES] for n in range(3))
+    summary = await put_file(FakeBlocks(), one + two + one + three + one, window=1)
+    assert summary.blocks == 4
+    summary = await put_file(FakeBlocks(), one + two + three + one, window=1)
+    assert summary.blocks == 5
+
+
+async def test_others_are_counted_without_the_node_that_puts() -> None:
+    """What the fewest others hold is the weakest, even if no block is held by fewer nodes."""
+    away, here = Id(bytes([1]) * 32), (OWN, Id(bytes([1]) * 32))
+    content = big(2)
+
+    class Placed(FakeBlocks):
+        async def store_block(self, data: bytes, kind: Kind) -> Receipt:
+            await super().store_block(data, kind)
+            return Receipt(here if data == content[:CHUNK_BYTES] else (away, Id(bytes([2]) * 32)))
+
+    summary = await put_file(Placed(), content)
+    assert (summary.holders_min, summary.others_min, summary.fewest) == (2, 1, here)
+    alone = await put_file(FakeBlocks(lambda _: 1), content)
+    assert (alone.holders_min, alone.others_min, alone.fewest) == (1, 0, (OWN,))
 
 
 async def test_progress() -> None:
