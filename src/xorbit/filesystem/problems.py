@@ -7,6 +7,7 @@ one, would read zeros where there is data.
 """
 
 import errno
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -25,6 +26,10 @@ READ_ONLY = (
     "xorbit:// is read-only, since names say what is in a file: `xorbit put` and "
     "`Node.put_tree` make new ones"
 )
+
+
+OPTION = re.compile(r"(?<![\w-])--(bootstrap HOST:PORT|home|network-secret|network)(?![\w-])")
+"""What messages say of a command's options that are storage options here."""
 
 
 class UnavailableError(NotFoundError):
@@ -51,7 +56,7 @@ def as_os_errors(path: str, to: str = "", *, is_there: bool = False) -> Generato
 
 
 def _os_error(error: XorbitError, path: str, to: str, *, is_there: bool) -> OSError:
-    said, path = keys_hidden(str(error)), shown(path)
+    said, path = keys_hidden(_with_storage_options(str(error))), shown(path)
     match error:
         case UnavailableError() if is_there:
             return OSError(errno.EIO, said, path)
@@ -67,6 +72,17 @@ def _os_error(error: XorbitError, path: str, to: str, *, is_there: bool) -> OSEr
             return OSError(errno.EINVAL, said, to or path)
         case _:
             return OSError(errno.EIO, said, to or path)
+
+
+def _with_storage_options(said: str) -> str:
+    """Name what there is here instead of a command's options."""
+
+    def named(option: re.Match[str]) -> str:
+        name, _, value = option[1].replace("-", "_").partition(" ")
+        return f'{name}="{value}"' if value else name
+
+    text, count = OPTION.subn(named, said)
+    return f"{text} (as a storage option)" if count else said
 
 
 def shown(path: str) -> str:

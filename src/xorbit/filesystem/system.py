@@ -32,6 +32,19 @@ from xorbit.filesystem.problems import is_read_only
 from xorbit.filesystem.reading import Bound, Info, OpenedFile, Reading
 from xorbit.run.calls import Calls
 
+OWN_OPTIONS = ("home", "bootstrap", "network", "network_secret", "listings_expiry_time")
+COMMON_OPTIONS = (
+    "add_aliases",
+    "add_docs",
+    "asynchronous",
+    "batch_size",
+    "loop",
+    "max_paths",
+    "skip_instance_cache",
+    "use_listings_cache",
+)
+"""What fsspec, or who uses it, gives to every file system."""
+
 
 class Options(Struct, frozen=True):
     """What a file system is made with: instances of the same options share a node."""
@@ -94,7 +107,12 @@ class XorbitFileSystem(AsyncFileSystem):
                 that, 30 by default. What a CID names never changes.
             **storage_options: Those of every fsspec file system: `asynchronous`, `batch_size`,
                 `skip_instance_cache`.
+
+        Raises:
+            TypeError: an option that there is not: with a name misspelt it might join another
+                network than was meant.
         """
+        _check_options(storage_options)
         super().__init__(**storage_options)
         several = (bootstrap,) if isinstance(bootstrap, str) else tuple(bootstrap)
         self._options = Options(
@@ -143,6 +161,19 @@ class XorbitFileSystem(AsyncFileSystem):
         if self._own_line is not None:
             self._own_line.begin(self._own_line.reading.forget_versions)
         super().invalidate_cache(path)
+
+    async def _find(
+        self, path: str, maxdepth: int | None = None, withdirs: bool = False, **options: Any
+    ) -> Any:
+        """Return what is below a path, without symbolic links.
+
+        They are not followed, so `get` and whatever else takes all that is found would end in an
+        error, with half of a copy made. `ls`, `walk` and `info` show them.
+        """
+        detail = options.pop("detail", False)
+        found: Any = await super()._find(path, maxdepth, withdirs, detail=True, **options)
+        kept = {name: info for name, info in found.items() if info.get("type") != "link"}
+        return kept if detail else list(kept)
 
     # --- What is in it ----------------------------------------------------------------------------
 
@@ -260,6 +291,15 @@ class XorbitFileSystem(AsyncFileSystem):
 def _reading(options: Options) -> Reading:
     opening: Opening = options.open
     return Reading(opening, options.version_s)
+
+
+def _check_options(given: Iterable[str]) -> None:
+    unknown = [repr(name) for name in given if name not in COMMON_OPTIONS]
+    if unknown:
+        raise TypeError(
+            f"no such storage option of xorbit: {', '.join(unknown)}; expected some of "
+            f"{', '.join(OWN_OPTIONS)}"
+        )
 
 
 def _check_mode(path: str, mode: str) -> None:

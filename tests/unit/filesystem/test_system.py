@@ -1,6 +1,7 @@
 """The file system that fsspec finds under `xorbit://`: what is there, and its errors."""
 
 import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from tests.unit.filesystem.home import (
     leaf,
     leaves_asked,
 )
-from xorbit.errors import MisuseError, NoPeersError, StoppedError, WorldError
+from xorbit.api import NO_ADDRESS
+from xorbit.errors import MisuseError, NoPeersError, StoppedError, WorldError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.directory import build_symbolic_link
 from xorbit.files.pointer import pointer_to
@@ -62,9 +64,8 @@ def test_directories_are_listed(fs: FakeSystem, top: str) -> None:
     assert fs.ls(f"xorbit://{top}/small") == [fs.info(f"{top}/small")]
     for entry in fs.ls(top):
         assert entry == fs.info(entry["name"])
-    assert fs.find(top) == sorted(
-        f"{top}/{path}" for path in ("large", "link", "small", "sub/deep/small")
-    )
+    files = [f"{top}/{path}" for path in ("large", "small", "sub/deep/small")]
+    assert fs.find(top) == list(fs.find(top, detail=True)) == files
     assert fs.glob(f"xorbit://{top}/**/s*l") == [f"{top}/small", f"{top}/sub/deep/small"]
     assert [(path, sorted(folders), sorted(files)) for path, folders, files in fs.walk(top)] == [
         (top, ["empty", "sub"], ["large", "link", "small"]),
@@ -74,6 +75,58 @@ def test_directories_are_listed(fs: FakeSystem, top: str) -> None:
     ]
     assert fs.du(f"{top}/sub") == len(SMALL)
     assert (fs.isdir(top), fs.isfile(top), fs.isdir(f"{top}/large")) == (True, False, False)
+
+
+def test_a_tree_with_a_symbolic_link_is_copied_without_it(
+    fs: FakeSystem, top: str, tmp_path: Path
+) -> None:
+    """All else of it comes, by its name and by a pattern; to ask for the link alone is an error."""
+    for number, path in enumerate((top, f"{top}/*")):
+        out = tmp_path / str(number)
+        fs.get(path, str(out), recursive=True)
+        copied = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+        assert copied == {"large", "small", "sub/deep/small"}
+    assert f"{top}/link" not in fs.glob(f"{top}/*")
+    with pytest.raises(OSError, match="not followed") as caught:
+        fs.get(f"{top}/link", str(tmp_path / "link"))
+    assert caught.value.errno == errno.ELOOP
+
+
+def test_options_that_there_are_not_are_refused() -> None:
+    """A secret that is misspelt must not mean the open network; what fsspec gives is taken."""
+    for wrong in ({"hoem": "h1", "bootstap": "zzz"}, {"network_secrets": "file"}):
+        with pytest.raises(TypeError, match=f"no such .*{', '.join(map(repr, wrong))}; expected"):
+            fsspec.filesystem("xorbit", **wrong)
+        with pytest.raises(TypeError, match="no such storage option"):
+            fsspec.open(f"xorbit://{NOBODY}", **wrong)
+    common = {"use_listings_cache": False, "max_paths": 5, "listings_expiry_time": 3}
+    made = fsspec.filesystem(
+        "xorbit", home="/nowhere", skip_instance_cache=True, batch_size=7, **common
+    )
+    assert type(made).from_json(made.to_json()).storage_options == made.storage_options
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            NoPeersError(NO_ADDRESS),
+            'name one with bootstrap="HOST:PORT" (as a storage option)',
+        ),
+        (
+            MisuseError("give neither --network nor --network-secret, or use another --home"),
+            "give neither network nor network_secret, or use another home (as a storage option)",
+        ),
+        (MisuseError("no other--home is --homely"), "no other--home is --homely"),
+    ],
+)
+def test_messages_name_storage_options(
+    fs: FakeSystem, home: FakeHome, error: XorbitError, says: str
+) -> None:
+    """There is no command line where they are read."""
+    home.fails_to_open.append(error)
+    with pytest.raises(OSError, match=re.escape(says)):
+        fs.info(NOBODY)
 
 
 def test_what_is_found_once_is_not_asked_for_again(
