@@ -135,6 +135,8 @@ def test_a_folder_is_brought_to_the_newest_version(
     assert (second["fetched_blocks"], second["fetched_bytes"]) == (len(moved), sum(moved.values()))
     assert (second["files"], second["removed"]) == (2, 1)
     third = xorbit(*words, *home)
+    assert xorbit("cid", out).text.strip() == second["cid"]
+    assert xorbit("put", out, *home).text.strip() == second["cid"]
     assert third.text == f"2  {cid_of(tree)}  0 written, 0 removed; 0 blocks fetched, 0 bytes\n"
 
 
@@ -156,12 +158,13 @@ def test_what_the_user_put_is_told_of_and_stays(
     xorbit("mirror", key.name, out, "--once", "--salt", "x", *home).failed(2, "another record")
     fresh = ("mirror", key.name, tmp_path / "fresh", "--once", *home)
     xorbit(*fresh, "--salt", "x").failed(3, "nobody has it")
+    assert not (tmp_path / "fresh").exists()
     assert xorbit(*fresh).code == 0
     publish(xorbit, nodes, key, "no tree")
     xorbit(*fresh).failed(3, "version 3 of the record of")
     assert (tmp_path / "fresh" / "mine").read_bytes() == b"not mine"
     publish(xorbit, nodes, key, "--tree", tree / "large")
-    xorbit(*fresh).failed(3, "is no directory")
+    xorbit(*fresh).failed(3, "is a file, and a folder mirrors directories: 'xorbit get ")
 
 
 def test_versions_are_followed_until_ctrl_c(

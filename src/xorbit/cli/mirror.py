@@ -66,7 +66,8 @@ def mirror(
     What you put into the folder or change in it is never replaced or removed. Where that is in the
     way of the version it is said so, and with --once the exit code is 1: move it away, and the
     mirror puts its own there. What you delete of the mirror's comes back with the next version or
-    run. The mirror's notes are in DIR/.xorbit-mirror.
+    run. The mirror's notes are in DIR/.xorbit-mirror, which `cid`, `put` and `publish --tree` leave
+    out: `cid DIR` prints the name of the version if nobody changed anything.
 
     When the node on the home stops, the mirror waits until one runs there again, and goes on.
     """

@@ -69,7 +69,8 @@ Tree = Annotated[
         "--tree",
         metavar="PATH",
         parser=parse_path,
-        help="Put a directory or a file, as `put` does, and point to it.",
+        help="Put a directory or a file, as `put` does, and point to it. A file is got by the key, "
+        "but not mirrored.",
         show_default=False,
     ),
 ]

@@ -84,8 +84,9 @@ def put(
 ) -> None:
     """Store a file or a whole directory in the network and print its name.
 
-    A directory is stored with everything in it, hidden files too, symbolic links as they are; one
-    with a home of xorbit in it is refused, for its private keys. You are warned of symbolic links
+    A directory is stored with everything in it, hidden files too, symbolic links as they are. A
+    mirror's own .xorbit-mirror at its top is left out, so a mirror keeps its name. A directory with
+    a home of xorbit in it is refused, for its private keys. You are warned of symbolic links
     that lead out of the directory: `get` makes no such link.
 
     Blocks of 1 KiB and more that the network has already are not sent again: a put that was
@@ -256,7 +257,8 @@ def cid(
     """Print the name of a file or of a whole directory, without a network.
 
     A directory is named with everything in it, hidden files too. Symbolic links in it are part of
-    it as they are, and not followed.
+    it as they are, and not followed. A mirror's own .xorbit-mirror at its top is left out: an
+    unchanged mirror has the name that `mirror` printed.
     """
     if encrypt:
         raise MisuseError(

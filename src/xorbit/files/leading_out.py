@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from xorbit.errors import LeadsOutError
-from xorbit.files.names import check_target
+from xorbit.files.names import MIRROR_FOLDER, check_target
 
 
 class LeadingOut(Struct, frozen=True):
@@ -36,6 +36,8 @@ def _links(top: Path) -> Iterator[Path]:
     """Give what may be links; `walk` lists those to directories among the directories."""
     for folder, folders, files in os.walk(top):
         folders.sort()
+        if Path(folder) == top and MIRROR_FOLDER in folders:
+            folders.remove(MIRROR_FOLDER)  # it is not put
         for name in sorted([*folders, *files]):
             yield Path(folder, name).relative_to(top)
 

@@ -2,7 +2,8 @@
 
 Reads the disk and writes nothing; all of it blocks, so it is called on a worker thread. No network
 and no asyncio here. Modes, times and owners are not part of a tree; a symbolic link is stored as
-what it says and not followed, but the path that a user gives may be one.
+what it says and not followed, but the path that a user gives may be one. A mirror's own folder at
+its top is no part of it, so that a mirror has the name of what it mirrors.
 """
 
 import os
@@ -18,6 +19,7 @@ from xorbit.files.cid import Cid
 from xorbit.files.directory import DirectoryBuilder, Held, build_symbolic_link, check_new_name
 from xorbit.files.given import GivenSource, source_from
 from xorbit.files.local import Source, open_source, read_pieces
+from xorbit.files.names import MIRROR_FOLDER
 from xorbit.files.sealed import Making, content_bytes
 from xorbit.files.unixfs import build_file
 from xorbit.items import Kind
@@ -29,6 +31,9 @@ Refuse = Callable[[Path, list[str]], None]
 
 def cid_of(source: GivenSource, kind: Kind = Kind.BLOCK_BLAKE3_256) -> Cid:
     """Return the name that a put of this source gives, without a network. Blocks while it reads.
+
+    A mirror has the name of the tree that it mirrors, if nobody changed it: `.xorbit-mirror` at the
+    top of a directory is left out.
 
     Args:
         source: The bytes of a file, the path of a file or directory, or a file open for reading
@@ -103,7 +108,12 @@ def tree_bytes(path: Path) -> int | None:
     try:
         if not path.is_dir():
             return path.stat().st_size if path.is_file() else None
-        return sum(_size(Path(top) / name) for top, _, names in os.walk(path) for name in names)
+        size = 0
+        for top, folders, names in os.walk(path):
+            size += sum(_size(Path(top) / name) for name in names)
+            if Path(top) == path and MIRROR_FOLDER in folders:
+                folders.remove(MIRROR_FOLDER)
+        return size
     except OSError:
         return None
 
@@ -123,6 +133,8 @@ class _Tree:
             raise MisuseError(f"{_shown(path)} is deeper than {TREE_DEPTH_MAX} directories")
         builder = DirectoryBuilder(self._kind, self._held)
         names = sorted(_names(path), reverse=True)
+        if depth == 1 and MIRROR_FOLDER in names and stat.S_ISDIR(_mode(path / MIRROR_FOLDER)):
+            names.remove(MIRROR_FOLDER)
         while names:
             name = names.pop()
             with _naming(path):

@@ -29,8 +29,9 @@ from xorbit.config import SYNCED_FILES_MAX
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import CID_CHARACTERS, Cid, cid_of_block, parse_cid
 from xorbit.files.held_folder import Folder, Look, TreePath, look_of, writing
+from xorbit.files.names import MIRROR_FOLDER
 
-STATE_FOLDER = ".xorbit-mirror"
+STATE_FOLDER = MIRROR_FOLDER
 PART = ".part"
 LEFT = ".left"
 
@@ -245,6 +246,7 @@ class MirrorFolder:
         """
         self.path = Path(os.path.realpath(path))
         own = self.path / STATE_FOLDER
+        self._is_new = not self.path.exists()
         with writing(self.path):
             _make_top(self.path)
             _make_own(own)
@@ -277,10 +279,23 @@ class MirrorFolder:
         self.folder = Folder(self.path)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder; one to which nothing ever came is left as it was found."""
         self.stage.close()
         self.folder.close()
+        if not self.state.versions:
+            self._remove_traces()
         os.close(self._lock)
+
+    def _remove_traces(self) -> None:
+        own = self.path / STATE_FOLDER
+        with suppress(OSError):
+            for name in ("nodes", "stage"):  # with what may go on later in it the rest stays
+                (own / name).rmdir()
+            remove_if(own, lambda name: name != "lock")
+            (own / "lock").unlink()  # last: who finds it gone begins anew
+            own.rmdir()
+            if self._is_new:
+                self.path.rmdir()
 
     def note(self, state: State) -> None:
         """Write the state down, durably.

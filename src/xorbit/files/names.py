@@ -11,6 +11,9 @@ import os
 
 from xorbit.errors import FormatError, LeadsOutError
 
+MIRROR_FOLDER = ".xorbit-mirror"
+"""The one name at the top of a directory that is a mirror's own, and no part of a tree."""
+
 _SEPARATORS = frozenset({os.sep, os.altsep or os.sep})
 FILE_NAME_BYTES_MAX = 255
 TARGET_BYTES_MAX = 4_095

@@ -105,7 +105,8 @@ class FileCalls(ABC):
     ) -> PutSummary:
         """Store a directory with everything in it, or a file, as `put_file` does.
 
-        Symbolic links in it are stored as what they say; modes, times and owners are not.
+        Symbolic links in it are stored as what they say; modes, times and owners are not. At its
+        top `.xorbit-mirror`, which is a mirror's own, is left out.
 
         Raises:
             MisuseError: nothing is there; in it is what is neither file, directory nor link, or a

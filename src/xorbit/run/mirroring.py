@@ -8,6 +8,7 @@ nowhere: nodes are kept beside what they describe, leaves are read from the file
 """
 
 import asyncio
+import shlex
 import shutil
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -28,6 +29,7 @@ from xorbit.config import (
 )
 from xorbit.errors import FormatError, NotFoundError, WorldError, XorbitError
 from xorbit.files.cid import Cid, Codec, parse_cid
+from xorbit.files.directory import SymbolicLink
 from xorbit.files.flow import (
     BlocksToGet,
     Fetcher,
@@ -45,7 +47,7 @@ from xorbit.files.mirror import Change, Listing, LocalLeaves, inner_nodes, shown
 from xorbit.files.mirror_folder import MirrorFolder, State, Version
 from xorbit.files.pointer import RecordPlace, TreeVersion, tree_version
 from xorbit.files.transfer import FileParts, file_root
-from xorbit.files.tree import open_block, walk
+from xorbit.files.tree import Found, open_block, walk
 from xorbit.files.unixfs import FileNode
 from xorbit.files.visits import SeenBlocks
 from xorbit.items import Record
@@ -77,6 +79,10 @@ class NotMirrored(Struct, frozen=True):
     seq: int
     at: int
     error: str
+
+
+class NoDirectoryError(NotFoundError):
+    """What is published is no directory, and never will be in that version."""
 
 
 class Source(BlocksToGet, Protocol):
@@ -155,7 +161,7 @@ class _Told:
         try:
             done = await work
         except XorbitError as error:
-            self.may_succeed_later = not isinstance(error, FormatError)
+            self.may_succeed_later = not isinstance(error, FormatError | NoDirectoryError)
             failed = NotMirrored(seq, mirror.seq, str(error))
             told, self._last = self._last, failed
             return None if failed == told else failed
@@ -257,7 +263,8 @@ class Mirror:
 
         Raises:
             FormatError: a tree that lies, or that has what may not be written.
-            NotFoundError: a block is nowhere, or the version is no directory.
+            NotFoundError: a block is nowhere.
+            NoDirectoryError: the version is a file; says how to get it.
             WorldError: the disk is full or failed; a newer version is here already.
             XorbitError: whatever `get_block` raised.
         """
@@ -303,8 +310,8 @@ class _Step:
             await self._stage(root, change)
         except XorbitError as error:
             if is_new:
-                is_lie = isinstance(error, FormatError)
-                await in_thread(lambda: self._tidy_nodes(_nodes_of(before), is_lie=is_lie))
+                in_vain = isinstance(error, FormatError | NoDirectoryError)
+                await in_thread(lambda: self._tidy_nodes(_nodes_of(before), in_vain=in_vain))
             raise
         await in_thread(lambda: self._commit(change, new, here))
         left_out = tuple(map(shown_path, change.left_out))
@@ -339,7 +346,7 @@ class _Step:
         async with self._fetching(root) as fetcher:
             found = await finish(open_block(root), fetcher)
             if not found.is_directory:
-                raise NotFoundError(f"{root} is no directory: 'xorbit get' gets it")
+                raise self._no_directory(found)
             async with aclosing(drive(walk(found), fetcher)) as entries:
                 async for entry in entries:
                     if entry.path and listing.add(entry):
@@ -347,6 +354,16 @@ class _Step:
                         if isinstance(node, FileNode):
                             await finish(inner_nodes(node, seen), fetcher)
             return listing
+
+    def _no_directory(self, found: Found) -> NoDirectoryError:
+        state = self._folder.state
+        what = "a symbolic link" if isinstance(found.node, SymbolicLink) else "a file"
+        salt = bytes.fromhex(state.salt).decode(errors="replace")
+        salted = f" --salt {shlex.quote(salt)}" if salt else ""
+        return NoDirectoryError(
+            f"what is published is {what}, and a folder mirrors directories: 'xorbit get "
+            f"{state.public_key}{salted} -o FILE' gets it"
+        )
 
     async def _compared(self, new: Listing, before: list[_Known]) -> Change:
         listings = [known.listing for known in before]
@@ -445,10 +462,10 @@ class _Step:
 
     # --- Put in place -------------------------------------------------------------------------
 
-    def _tidy_nodes(self, of_known: list[Cid], *, is_lie: bool) -> None:
+    def _tidy_nodes(self, of_known: list[Cid], *, in_vain: bool) -> None:
         """Keep those of a version that may go on later, and of no other that never came here."""
         nodes = self._folder.nodes
-        wanted = of_known if is_lie or nodes.failed else [*of_known, *self._asked]
+        wanted = of_known if in_vain or nodes.failed else [*of_known, *self._asked]
         nodes.keep_only(wanted)
         nodes.failed = False
 

@@ -16,7 +16,8 @@ from tests.unit.files.trees import Shelf, on_disk
 from xorbit.errors import FormatError, MisuseError, NotFoundError, WorldError
 from xorbit.files.cid import Cid, Codec, parse_cid
 from xorbit.files.held_folder import Folder, look_of
-from xorbit.files.local_tree import build_source, cid_of
+from xorbit.files.leading_out import leading_out
+from xorbit.files.local_tree import build_source, cid_of, tree_bytes
 from xorbit.files.mirror import Listing
 from xorbit.files.mirror_folder import STATE_FOLDER, MirrorFolder, Seen, Stage, State
 from xorbit.files.pointer import RecordPlace, TreeVersion, pointer_to, tree_version
@@ -88,6 +89,11 @@ def shown(path: Path) -> dict[str, object]:
     return {
         name: what for name, what in on_disk(path).items() if name.split("/")[0] != STATE_FOLDER
     }
+
+
+def left_at(path: Path) -> list[str] | None:
+    """Return what a folder has in it, None where there is none."""
+    return [entry.name for entry in path.iterdir()] if path.exists() else None
 
 
 async def bring(source: Source, path: Path) -> Mirrored:
@@ -318,13 +324,64 @@ async def test_a_folder_with_something_in_it_is_refused(
 async def test_a_key_that_was_mistyped_binds_no_folder(
     source: Source, tree: Path, out: Path
 ) -> None:
+    """Nor is a new folder left behind; what a kill leaves is good for any other key."""
     with pytest.raises(NotFoundError):
         await bring(source, out)
-    state = (out / STATE_FOLDER / "state.json").read_text()
-    (out / STATE_FOLDER / "state.json").write_text(state.replace('"00', '"11'))
+    assert left_at(out) is None
+    (out / STATE_FOLDER).mkdir(parents=True)
+    with pytest.raises(NotFoundError):
+        await bring(source, out)
+    assert left_at(out) == []
+    mistyped = MirrorFolder(out, bytes([1]) * 32, b"")
+    (out / STATE_FOLDER / "stage" / "left").touch()
+    mistyped.close()
+    assert (out / STATE_FOLDER / "state.json").exists()
     source.tree(tree)
     await bring(source, out)
     assert shown(out) == on_disk(tree)
+
+
+async def test_what_came_of_a_first_version_stays(source: Source, tree: Path, out: Path) -> None:
+    """A new folder is not removed with what the next try goes on from."""
+    source.tree(tree)
+    source.missing = {cid_of(tree / "small")}
+    with pytest.raises(NotFoundError):
+        await bring(source, out)
+    source.missing = set()
+    source.asked.clear()
+    await bring(source, out)
+    assert cid_of(tree).key not in source.asked
+
+
+async def test_a_published_file_is_told_as_such(source: Source, out: Path, tmp_path: Path) -> None:
+    """A folder cannot mirror it; it is said how to get it, once, and nothing is left behind."""
+    (tmp_path / "file").write_bytes(bytes(3 * CHUNK))
+    source.tree(tmp_path / "file")
+    get = f"what is published is a file, .* 'xorbit get {PLACE.public_key.hex()} --salt s -o FILE'"
+    with pytest.raises(NotFoundError, match=get):
+        await bring(source, out)
+    assert left_at(out) is None
+
+
+async def test_a_mirror_has_the_name_of_what_it_mirrors(
+    source: Source, tree: Path, out: Path
+) -> None:
+    """Its notes are no part of it, so it is verified by its name, and can be put on."""
+    source.tree(tree)
+    done = await bring(source, out)
+    assert cid_of(out) == done.cid == cid_of(tree)
+    assert tree_bytes(out) == tree_bytes(tree)
+    (out / STATE_FOLDER / "outside").symlink_to("/")
+    assert leading_out(out).count == 0
+    (tree / "sub" / STATE_FOLDER).mkdir()
+    assert cid_of(tree) != done.cid  # below the top it is a name like others
+    (out / "sub" / STATE_FOLDER).mkdir()
+    assert cid_of(out) == cid_of(tree)
+    plain = out.parent / "plain"
+    plain.mkdir()
+    empty = cid_of(plain)
+    (plain / STATE_FOLDER).touch()
+    assert cid_of(plain) != empty  # a file of that name is nobody's notes
 
 
 # --- Versions that cannot be had ------------------------------------------------------------------
@@ -660,7 +717,7 @@ async def test_trees_that_lie_are_refused(source: Source, out: Path, tmp_path: P
         (shelf.directory({"a": shelf.link("/etc/passwd")}), FormatError, "absolute"),
         (shelf.directory({"a": shelf.link("x" * 5_000)}), FormatError, "more than 4,095 bytes"),
         (shelf.directory({"a" * 300: leaf}), FormatError, "more than 255 bytes"),
-        (leaf, NotFoundError, "is no directory"),
+        (leaf, NotFoundError, "is a file"),
         (shelf.add(b"no node"), FormatError, "block"),
         (shelf.directory({"a": shelf.file_node([(leaf, 5)])}), FormatError, "its parent says 5"),
         (shelf.directory({"a": shelf.file_node([huge(shelf)])}), WorldError, "free at"),
