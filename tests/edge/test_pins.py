@@ -73,6 +73,8 @@ async def test_what_is_put_and_published_is_listed_a_line_for_each(tmp_path: Pat
         record = await soon(node.publish(KEY, b"value", salt=b"salt"))
         assert not any((large.not_kept, small.not_kept, block.not_kept, record.not_kept))
         found = {name_of(kept.root): kept for kept in await node.pins()}
+        put = (large.cid, small.cid, block.cid, KEY.public_key.hex())
+        assert list(found) == [str(name) for name in put]
         assert {name: kept.root.size for name, kept in found.items()} == {
             str(large.cid): len(file(1)),
             str(small.cid): 5,

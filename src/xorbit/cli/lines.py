@@ -157,7 +157,7 @@ class Lines:
 
     async def _pins(self) -> tuple[Kept, ...]:
         found = await self.calls.pins()
-        return found[:CONSOLE_LINES_MAX]
+        return found[-CONSOLE_LINES_MAX:]
 
     @asynccontextmanager
     async def _numbered(self, what: str, say: Say) -> AsyncGenerator[str]:

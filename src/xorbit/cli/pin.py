@@ -45,7 +45,11 @@ Salt = Annotated[
 
 
 def pins(home: Home = None, json: Json = False) -> None:
-    """List what this home keeps: what was put, published or pinned, a line for each.
+    """List what this home keeps: what was put, published or pinned, a line for each, latest last.
+
+    SIZE is the bytes of the file, of all files of the directory together, or of the record's value;
+    of what was pinned by its name or imported, a block that occurs twice in a directory counts
+    once.
 
     It is kept on disk and refreshed in the network until it is unpinned, whenever a node runs on
     the home. A node need not run for this.

@@ -46,8 +46,8 @@ def ls(
 ) -> None:
     """List what is in a directory: what it is, its size in bytes, its name.
 
-    The size of a directory is what all blocks below it weigh, as its maker says. Of a file the file
-    itself is listed.
+    The size of a directory is what all its blocks weigh, its own and those below, as its maker
+    says; `put`, `get` and `pins` tell the bytes of its files. Of a file the file itself is listed.
     """
     place, version = place_named(home, name, salt), Facts()
 
@@ -73,7 +73,12 @@ def stat(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Say what is at a name or a path inside it: its own name, what it is, how large."""
+    """Say what is at a name or a path inside it: its own name, what it is, how large.
+
+    "bytes" of a file is what it holds. Of a directory it is what `ls` lists: what all its blocks
+    weigh, its own and those below, as its maker says; `put`, `get` and `pins` tell the bytes of its
+    files. Of a symbolic link it is the length of its target.
+    """
     place, version = place_named(home, name, salt), Facts()
 
     async def work() -> EntryInfo:

@@ -27,8 +27,9 @@ class EntryInfo(Struct, frozen=True):
     cid: Cid
     kind: EntryKind
     size: int
-    """In bytes. Of a file what it holds; of a directory what all blocks below it weigh together, as
-    who made it says; of a symbolic link the length of its target."""
+    """In bytes. Of a file what it holds; of a directory what all its blocks weigh together, its own
+    and those below, as who made it says: more than its files hold, and what is in it twice counts
+    twice. Of a symbolic link the length of its target."""
     entries: int | None = None
     """How many entries a directory has, where they were counted (`stat`)."""
     target: str = ""
@@ -89,12 +90,14 @@ def describe(found: Found, name: str) -> Generator[Want, bytes, EntryInfo]:
         return EntryInfo(name, found.cid, "file", size)
     if not found.is_directory:
         return _described(DirectoryEntry(name, found.cid, 0), found)
-    count = size = 0
+    count, size = 0, found.block_bytes
     pages = list_directory(found)
     page = next(pages, None)
     while page is not None:
         if isinstance(page, Want):
-            page = pages.send((yield page))
+            shard = yield page
+            size += len(shard)
+            page = pages.send(shard)
             continue
         count += len(page)
         size += sum(entry.dag_size for entry in page)

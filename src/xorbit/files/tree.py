@@ -43,6 +43,8 @@ class Found(Struct, frozen=True):
     node: TreeNode | None
     seal: SealKey | None = None
     """Of private content, for those who are to read on: what opens the blocks below."""
+    block_bytes: int = 0
+    """The size of its topmost block; of a raw one, which is not asked for, 0."""
 
     @property
     def is_directory(self) -> bool:
@@ -103,7 +105,7 @@ def open_block(cid: Cid, ahead: tuple[Cid, ...] = ()) -> Generator[Want, bytes, 
         return Found(cid, None)
     data = yield Want(cid, ahead)
     with naming(cid):
-        return Found(cid, parse_node(data))
+        return Found(cid, parse_node(data), block_bytes=len(data))
 
 
 def resolve(root: Cid, path: Sequence[str]) -> Generator[Want, bytes, Found]:

@@ -339,7 +339,8 @@ class Calls(TreeCalls):
     async def pins(self) -> tuple[Kept, ...]:
         """Return what is kept here: files and directories put or pinned, records of either kind.
 
-        What is joining is being pinned, what is leaving is being let go of.
+        They come in the order in which they were put or pinned, the latest last. What is joining is
+        being pinned, what is leaving is being let go of.
         """
         return await pinning.all_roots(self)
 

@@ -121,13 +121,14 @@ def root_of(record: Record) -> Root:
 
 
 async def all_roots(pins: Pins) -> tuple[Kept, ...]:
-    """Return what is kept, in the order of the keys."""
+    """Return what is kept, in the order in which it was put or pinned, the latest last."""
     found: list[Kept] = []
     page: Sequence[Kept] = ()
     after = b""
     while page := (await pins.tend(ScanRoots(LEDGER_ROWS_MAX, after))).roots:
         found += page
         after = root_name(page[-1].root.key, tree=page[-1].root.tree)
+    found.sort(key=lambda kept: (-kept.put_age_s, kept.number))
     return tuple(found)
 
 

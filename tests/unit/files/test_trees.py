@@ -13,7 +13,7 @@ from xorbit.files import trees
 from xorbit.files.car import encode_header, encode_section
 from xorbit.files.cid import Cid, Codec, Place, cid_of_block
 from xorbit.files.listing import Listing
-from xorbit.files.local_tree import cid_of
+from xorbit.files.local_tree import build_source, cid_of
 from xorbit.files.transfer import put_tree
 
 CONTENT = bytes(range(200))
@@ -165,6 +165,23 @@ async def test_directories_are_listed_by_name_in_one_node_or_many(count: int) ->
     assert {entry.kind for entry in found} == set(["file", "symlink"][: min(2, count)])
     said = await trees.stat(shelved(shelf), Place(root))
     assert (said.entries, said.is_directory) == (count, True)
+
+
+@pytest.mark.parametrize("count", [0, 3, 800])
+async def test_a_directory_weighs_the_same_in_a_listing_and_by_itself(
+    count: int, tmp_path: Path
+) -> None:
+    """All its blocks: its own, be it one or shards, and those below."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for number in range(count):
+        (inside / f"{number} {'x' * 60}").write_bytes(str(number).encode())
+    shelf = Shelf()
+    root = shelf.tree(tmp_path)
+    [listed] = await trees.list_place(shelved(shelf), Place(root))
+    said = await trees.stat(shelved(shelf), Place(root, ("inside",)))
+    assert said.size == listed.size == sum(len(data) for _, data in build_source(inside))
+    assert said.entries == count
 
 
 async def test_listing_has_a_bound() -> None:
