@@ -46,6 +46,8 @@ def _reads_bytes(file: Any) -> bool:
         return isinstance(file.read(0), bytes)
     except (AttributeError, TypeError, ValueError):  # no file, closed, or not one to read
         return False
+    except OSError:
+        return True  # a file, on a disk that fails: whoever reads it says so
 
 
 def sink_from(to: GivenSink) -> Path | Sink:
@@ -74,6 +76,8 @@ def _takes_bytes(file: Any) -> bool:
         file.write(b"")
     except (AttributeError, TypeError, ValueError):  # no file, closed, or not one to write
         return False
+    except OSError:
+        return True  # as above
     return True
 
 

@@ -55,7 +55,7 @@ class FakeDriver:
         self.tended: list[Outcome] = []
         self.asked: list[tuple[Job, Hashable]] = []
         self._peers = peers
-        self.machine = SimpleNamespace(state=SimpleNamespace(listening=(ADDRESS,)))
+        self.machine = SimpleNamespace(state=SimpleNamespace(own=HERE, listening=(ADDRESS,)))
 
     async def call(self, job: Job, line: Hashable) -> Outcome:
         if isinstance(job, jobs.TendPins):
@@ -94,7 +94,7 @@ async def test_a_put_says_who_holds_it() -> None:
     said = (receipt(HERE, "stored"), receipt(THERE, "refused", "full"), receipt(FAR, "stored"))
     ours, driver = calls(fx.PutDone(said))
     done = await ours.put_block(DATA)
-    assert (done.holders, done.receipts) == ((HERE, FAR), said)
+    assert (done.holders, done.others, done.receipts) == ((HERE, FAR), (FAR,), said)
     assert done.cid == Cid(Codec.RAW, KEY)
     assert driver.asked == [(jobs.Store(Guid(b"g" * 16), KEY, make_block(DATA)), "line")]
 
