@@ -10,7 +10,7 @@ in line.py. fsspec has no types: what is unknown ends here and in file.py.
 # pyright: reportIncompatibleMethodOverride=false
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from os import PathLike, fspath
@@ -175,6 +175,22 @@ class XorbitFileSystem(AsyncFileSystem):
         kept = {name: info for name, info in found.items() if info.get("type") != "link"}
         return kept if detail else list(kept)
 
+    async def _walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = None,
+        **options: Any,
+    ) -> AsyncGenerator[Any]:
+        """Raise, unless told otherwise, where a folder is there and cannot be had.
+
+        fsspec would pass it over, and what is copied or counted would lack it without a word.
+        """
+        told: Any = on_error or _raise_if_there
+        async for step in super()._walk(path, maxdepth, topdown, told, **options):
+            yield step
+
     # --- What is in it ----------------------------------------------------------------------------
 
     async def _cat_file(self, path: str, start: Bound = None, end: Bound = None, **_: Any) -> bytes:
@@ -300,6 +316,11 @@ def _check_options(given: Iterable[str]) -> None:
             f"no such storage option of xorbit: {', '.join(unknown)}; expected some of "
             f"{', '.join(OWN_OPTIONS)}"
         )
+
+
+def _raise_if_there(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _check_mode(path: str, mode: str) -> None:

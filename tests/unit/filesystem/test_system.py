@@ -23,6 +23,7 @@ from xorbit.api import NO_ADDRESS
 from xorbit.errors import MisuseError, NoPeersError, StoppedError, WorldError, XorbitError
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.directory import build_symbolic_link
+from xorbit.files.local_tree import cid_of
 from xorbit.files.pointer import pointer_to
 from xorbit.filesystem import XorbitFileSystem
 from xorbit.items import make_record
@@ -90,6 +91,19 @@ def test_a_tree_with_a_symbolic_link_is_copied_without_it(
     with pytest.raises(OSError, match="not followed") as caught:
         fs.get(f"{top}/link", str(tmp_path / "link"))
     assert caught.value.errno == errno.ELOOP
+
+
+def test_a_folder_that_nobody_holds_is_not_passed_over(
+    fs: FakeSystem, home: FakeHome, top: str, tmp_path: Path
+) -> None:
+    """What is copied would lack it without a word; what the tree does not have is not found."""
+    home.lose(cid_of(tmp_path / "sub" / "deep"))
+    out = str(tmp_path / "out")
+    for use in (fs.find, fs.du, lambda path: fs.get(path, out, recursive=True)):
+        with pytest.raises(OSError, match="nobody has it") as caught:
+            use(top)
+        assert caught.value.errno == errno.EIO
+    assert fs.find(f"{top}/none") == []
 
 
 def test_options_that_there_are_not_are_refused() -> None:
