@@ -41,7 +41,7 @@ from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.flow import in_thread
-from xorbit.files.local import open_source, size_left
+from xorbit.files.local import open_source, read_up_to, size_left
 from xorbit.files.pointer import pointer_to
 from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
@@ -297,7 +297,7 @@ def _value(value: str | None, file: str | None, tree: Path | None) -> bytes:
     if value is not None:
         return value.encode(errors="surrogateescape")
     if file == STANDARD_STREAM:
-        return sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
+        return read_up_to(sys.stdin.buffer, VALUE_BYTES_MAX + 1)
     with open_source(Path(str(file))) as opened:
         size = size_left(opened) or 0
         if size > VALUE_BYTES_MAX:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from xorbit.config import CAR_ROOTS_MAX
 from xorbit.errors import FormatError, MisuseError, WorldError
 from xorbit.files.cid import CID_BYTES, Cid, cid_of_block, decode_cid
+from xorbit.files.local import read_some
 from xorbit.files.protobuf import varint
 from xorbit.items import BLOCK_BYTES_MAX
 
@@ -147,7 +148,7 @@ class CarReader:
 
     def _read(self, size: int) -> bytes:
         try:
-            data = self._file.read(size)
+            data = read_some(self._file, size)
         except OSError as error:
             raise WorldError(f"cannot read the CAR: {error.strerror}") from error
         self._at += len(data)

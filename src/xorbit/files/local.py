@@ -7,14 +7,15 @@ and no asyncio here.
 
 import errno
 import os
+import select
 import shutil
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from io import SEEK_CUR, SEEK_END, BytesIO
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from xorbit.errors import MisuseError, WorldError, WriteError
 from xorbit.files.unixfs import CHUNK_BYTES
@@ -79,10 +80,48 @@ def read_pieces(file: BinaryIO) -> Iterator[bytes]:
         WorldError: it cannot be read on.
     """
     try:
-        while piece := file.read(CHUNK_BYTES):
+        while piece := read_some(file, CHUNK_BYTES):
             yield piece
     except OSError as error:
         raise WorldError(f"cannot read the file to its end: {error.strerror}") from error
+
+
+def read_up_to(file: BinaryIO, size: int) -> bytes:
+    """Return the next bytes, less than `size` only where the file ends; as `read_pieces`."""
+    data = b""
+    for piece in read_pieces(file):
+        data += piece
+        if len(data) >= size:
+            break
+    return data[:size]
+
+
+def read_some(file: BinaryIO, size: int) -> bytes:
+    """Return at least one of the next bytes, at most `size`; none at the end, and only there.
+
+    What does not block (O_NONBLOCK, as some parents leave a standard input) is waited for.
+
+    Raises:
+        OSError: it cannot be read.
+        WorldError: it does not block, and there is nothing to wait for.
+    """
+    read = cast("Callable[[int], bytes | None]", file.read)  # None: nothing is there at the moment
+    while (data := read(size)) is None:
+        _wait_for(file)
+    return data
+
+
+def _wait_for(file: BinaryIO) -> None:
+    try:
+        descriptor = file.fileno()
+    except (OSError, AttributeError) as error:
+        raise WorldError(
+            "cannot read the file to its end: it has nothing to read at this moment, and no "
+            "descriptor by which to wait for more"
+        ) from error
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    waiting.poll()
 
 
 class NewFile:

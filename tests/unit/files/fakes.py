@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
+from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,26 @@ def vector_content(size: int, a: int, b: int) -> Iterator[bytes]:
 def names(folder: Path) -> list[str]:
     """Return the names of what is in a folder, sorted."""
     return sorted(entry.name for entry in folder.iterdir())
+
+
+class SlowPipe(FileIO):
+    """The end of a pipe that does not block; each part comes once there was nothing to read."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = list(parts)
+        reading, self._writing = os.pipe()
+        os.set_blocking(reading, False)
+        super().__init__(reading)
+
+    read = RawIOBase.read  # by readinto, as a buffer does
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)
+        if count is None and self._parts:
+            os.write(self._writing, self._parts.pop(0))
+        elif count is None:
+            os.close(self._writing)
+        return count
 
 
 class Receipt(Struct, frozen=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.files.fakes import SlowPipe
 from tests.unit.files.trees import Shelf
 from xorbit.errors import FormatError, MisuseError, WorldError
 from xorbit.files.car import CarReader, decode_header, encode_header, encode_section
@@ -84,6 +85,14 @@ def test_short_reads(tmp_path: Path) -> None:
     blocks = [(LEAF, b"leaf"), (OTHER, b"other")]
     whole = car(*(encode_section(*block) for block in blocks)).getvalue()
     assert list(CarReader(Slow(whole))) == blocks
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end() -> None:
+    """That nothing is there at the moment is not the end of a CAR, wherever in it that is."""
+    blocks = [(LEAF, b"leaf"), (OTHER, b"other")]
+    whole = car(*(encode_section(*block) for block in blocks)).getvalue()
+    with SlowPipe(*(bytes((byte,)) for byte in whole)) as pipe:
+        assert list(CarReader(pipe)) == blocks
 
 
 def test_tree_that_lies() -> None:

@@ -2,15 +2,15 @@
 
 import errno
 import os
-from io import BytesIO, UnsupportedOperation
+from io import BufferedReader, BytesIO, UnsupportedOperation
 from pathlib import Path
 
 import pytest
 
-from tests.unit.files.fakes import file_vectors, names, vector_content
+from tests.unit.files.fakes import SlowPipe, file_vectors, names, vector_content
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Codec, cid_of_block
-from xorbit.files.local import NewFile, open_source, size_left
+from xorbit.files.local import NewFile, open_source, read_up_to, size_left
 from xorbit.files.local_tree import cid_of
 from xorbit.items import Kind
 
@@ -69,6 +69,28 @@ def test_source_breaks_off() -> None:
 
     with pytest.raises(WorldError, match="Input/output error"):
         cid_of(Broken())
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end() -> None:
+    """That nothing is there at the moment is not the end: it is waited for, also under a buffer."""
+    parts = (b"a" * 1_000, b"b" * 10, b"c")
+    with SlowPipe(*parts) as pipe:
+        assert cid_of(pipe) == cid_of(b"".join(parts))
+    with BufferedReader(SlowPipe(*parts)) as pipe:
+        assert cid_of(pipe) == cid_of(b"".join(parts))
+    with SlowPipe(*parts) as pipe:
+        assert read_up_to(pipe, 1_005) == b"".join(parts)[:1_005]
+
+
+def test_a_file_that_cannot_be_waited_for_is_not_cut_off() -> None:
+    """Without a descriptor there is no way to wait for more, and that is said."""
+
+    class Nothing(BytesIO):
+        def read(self, size: int | None = -1) -> bytes | None:
+            return super().read(size) or None
+
+    with pytest.raises(WorldError, match="no descriptor by which to wait for more"):
+        cid_of(Nothing(CONTENT))
 
 
 def test_size_left() -> None:
