@@ -22,7 +22,7 @@ from xorbit.api import Node, connect
 from xorbit.config import DEFAULT_LIMITS, Limits
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
-from xorbit.errors import StoppedError, XorbitError
+from xorbit.errors import MisuseError, StoppedError, XorbitError
 from xorbit.files.flow import Progress
 from xorbit.files.given import GivenSink, GivenSource
 from xorbit.files.listing import EntryInfo
@@ -68,7 +68,8 @@ T = TypeVar("T")
 class BlockingCalls:
     """What `BlockingNode` and `BlockingClient` both are: the methods of `Node`, which wait.
 
-    Their loop runs in a thread of its own; `progress` is called on that thread.
+    Their loop runs in a thread of its own; `progress` is called on that thread, and must
+    not call them.
     """
 
     def __init__(self, opened: AbstractAsyncContextManager[Calls], what: str) -> None:
@@ -76,6 +77,7 @@ class BlockingCalls:
         self._what = what
         self._started: Future[tuple[asyncio.AbstractEventLoop, Calls]] = Future()
         self._leave = asyncio.Event()
+        self._closing: dict[Future[None], None] = {}
         # A daemon: a node that nobody closed must not keep the interpreter from ending.
         self._thread = threading.Thread(target=self._live, name=f"xorbit-{what}", daemon=True)
         self._thread.start()
@@ -187,9 +189,8 @@ class BlockingCalls:
         return self._do(reader.read_at(start, end))
 
     def close_open(self, reader: FileReader) -> None:
-        """Let go of an open file, unless the node is closed, and so the file is."""
-        if self._thread.is_alive():
-            self._do(reader.close())
+        """Have an open file let go of; waits for nothing, so that garbage may call it anywhere."""
+        self._let_go(reader.close())
 
     def export_car(
         self, name: PlaceName, to: GivenSink, *, progress: Progress | None = None
@@ -305,13 +306,37 @@ class BlockingCalls:
             while (step := self._do(following())) is not end:
                 yield cast("T", step)
         finally:
-            if self._thread.is_alive():
+            if self._is_here():
+                self._let_go(steps.aclose())
+            elif self._thread.is_alive():
                 self._do(steps.aclose())
+
+    def _is_here(self) -> bool:
+        """Return whether this is the node's own thread, where nobody may wait for the node.
+
+        It is where `progress` is called, and where garbage may be collected.
+        """
+        return threading.current_thread() is self._thread
+
+    def _let_go(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin what closes something, unless the node is closed, and so all is."""
+        if not self._thread.is_alive():
+            work.close()
+            return
+        closing = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._closing[closing] = None
+        closing.add_done_callback(self._closing.pop)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         if not self._thread.is_alive():
             work.close()
             raise StoppedError(f"this {self._what} was closed")
+        if self._is_here():
+            work.close()
+            raise MisuseError(
+                "this is a call on the node's own thread, which would wait for itself: make it "
+                "from another one"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -1,12 +1,14 @@
 """The API on real sockets and disks: nodes in this process, and their blocking twin."""
 
 import asyncio
+import gc
 import os
 import pydoc
 import socket
 import threading
 import traceback
 from collections.abc import Awaitable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from xorbit.config import DEFAULT_LIMITS
 from xorbit.core import joblog
 from xorbit.ids import Id
 from xorbit.items import block_key
+from xorbit.keys import UserKey, new_key
 from xorbit.run.control_client import ControlClient
 from xorbit.run.control_wire import CONTROL_FILE
 from xorbit.run.loop import run
@@ -500,6 +503,41 @@ def test_an_interrupt_ends_the_call_as_well(
             with pytest.raises(KeyboardInterrupt):
                 node.ping(bytes(32))
         assert cancelled.wait(WITHIN_S)
+        node.put_block(b"x")
+
+
+def leave_open(node: BlockingNode, key: UserKey) -> None:
+    """Open what has to be closed, and leave it to the garbage collector."""
+    node.publish(key, b"version")
+    name = node.put_file(os.urandom(150_000)).cid
+    file = BufferedReader(node.open(name))
+    versions = node.follow(key.public_key)
+    cycle: list[object] = [file, versions]
+    cycle.append(cycle)
+    assert len(file.read(10)) == 10
+    assert next(versions).value == b"version"
+
+
+def test_garbage_may_be_collected_on_the_thread_of_the_node(tmp_path: Path) -> None:
+    """What is closed there by the garbage collector waits for nothing, and the node goes on."""
+    node = open_node(tmp_path, listen=LOOPBACK, network=NETWORK)
+    collected = threading.Event()
+    gc.disable()
+    try:
+        leave_open(node, new_key(tmp_path, "me"))
+        node._loop.call_soon_threadsafe(lambda: (gc.collect(), collected.set()))
+        assert collected.wait(WITHIN_S)
+    finally:
+        gc.enable()
+    node.put_block(b"x")
+    node.close()
+
+
+def test_a_call_on_the_thread_of_the_node_is_refused(tmp_path: Path) -> None:
+    """It would wait for itself: who calls back from `progress` is told so."""
+    with open_node(tmp_path, listen=LOOPBACK, network=NETWORK) as node:
+        with pytest.raises(errors.MisuseError, match="on the node's own thread"):
+            node.put_file(b"x", progress=lambda *_: node.status())
         node.put_block(b"x")
 
 
