@@ -1,5 +1,6 @@
-"""A disk that fills up while a tree is got: the command says so, and the disk is not left full."""
+"""Trees that are got to a small disk: one that it has no room for, and one that fills a mount."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -41,3 +42,23 @@ def test_a_full_disk_while_a_tree_is_got_is_said_and_nothing_stays(
     assert len(said) == 1, "nothing is left in the folder"
     assert "No space left on device" in said[0]
     assert str(target / "got") in said[0]
+
+
+def test_a_tree_is_got_into_a_mount_point(tmp_path: Path, small_disk: Path) -> None:
+    """An empty folder with a disk of its own, as a volume of a container, is filled."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(bytes(100_000))
+    with NodeProcess(tmp_path / "node") as node:
+        home = ["--home", str(node.home)]
+        put = subprocess.run(
+            [*XORBIT, "put", str(tree), *home], capture_output=True, check=True, timeout=WITHIN_S
+        )
+        name = put.stdout.decode().strip()
+        words = [*XORBIT, "get", name, "-o", str(small_disk), *home, "--network", NETWORK]
+        run = [*on_small_disk(small_disk), "sh", "-c", '"$@"; ls -A "$DISK"', "sh", *words]
+        environment = os.environ | {"DISK": str(small_disk)}
+        got = subprocess.run(
+            run, capture_output=True, check=True, timeout=WITHIN_S, env=environment
+        )
+    assert got.stdout == b"file\n", got.stderr

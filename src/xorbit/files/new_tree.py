@@ -1,12 +1,14 @@
 """Files, directories and symbolic links that are written from blocks, and nowhere but where asked.
 
 Writes the disk; all of it blocks, so it is called on a worker thread. No network and no asyncio
-here. A tree is written beside its path (`partial.py` says where) and renamed when it is whole. What
+here. A tree is written beside its path (`partial.py` says where) and renamed when it is whole; an
+empty folder at the path stays what it is, and gets what is in the tree then. What
 a stranger named is made relative to a folder that is held open, never through a symbolic link, so
 it is inside that folder whatever the tree says; where this file system takes two names for one (A
 and a), the second is refused.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -23,6 +25,7 @@ from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.local import Identity, remove, skip, take_over
 from xorbit.files.names import check_file_name, check_target, shown
+from xorbit.files.partial import is_empty_folder
 from xorbit.files.tree import Entry, Found
 from xorbit.files.unixfs import FileNode
 
@@ -35,7 +38,7 @@ _ENDLESS_BYTES = 2**64
 
 
 class NewTree:
-    """A folder that appears at its path only when everything in it is there.
+    """A folder that appears at its path, or fills an empty one, only when everything is there.
 
     Entries come as a walk comes by them: a folder before what is in it, and nothing more into it
     once something outside has come. `keep` at the end.
@@ -60,13 +63,13 @@ class NewTree:
 
         Raises:
             MisuseError: the folder around it does not exist, or something is at the path already
-                (an empty folder is taken).
+                (an empty folder is filled).
             WorldError: the folder cannot be made.
         """
         if not self._path.parent.is_dir():
             raise MisuseError(f"no folder {self._path.parent} to write to; make it first")
         try:
-            if os.path.lexists(self._path) and not _is_empty_folder(self._path):
+            if os.path.lexists(self._path) and not is_empty_folder(self._path):
                 raise MisuseError(
                     f"expected a path for a new folder, but there is something at {self._path}: "
                     "choose another path, or remove it"
@@ -121,6 +124,9 @@ class NewTree:
     def commit(self, *, sync: bool = True) -> None:
         """Put everything on disk, unless its caller has, and give the folder its name.
 
+        An empty folder at the path may be a mount point, or where somebody works, and has rights of
+        its own: it is not replaced.
+
         Raises:
             WorldError: the disk is full or failed, or something is at the path meanwhile.
         """
@@ -128,7 +134,10 @@ class NewTree:
             self._clear_left(self._left)
             if sync:
                 os.sync()  # of 5,000 files: 0.1 s, where one fsync for each takes 20 s
-            self._temporary.rename(self._path)
+            if os.path.lexists(self._path):
+                self._fill()
+            else:
+                self._temporary.rename(self._path)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -172,6 +181,16 @@ class NewTree:
             self._temporary.mkdir()
         self._push(os.open(self._temporary, _FOLDER), old=old)
 
+    def _fill(self) -> None:
+        """Move what is in the tree to the empty folder at the path."""
+        if not is_empty_folder(self._path):
+            raise FileExistsError(errno.EEXIST, "something has come there meanwhile")
+        target = os.open(self._path, _FOLDER)
+        try:
+            _move_all(self._folders[0], target)
+        finally:
+            os.close(target)
+
     def _push(self, folder: int, *, old: bool) -> None:
         self._folders.append(folder)
         self._left.append(set(os.listdir(folder)) if old else set())
@@ -196,12 +215,21 @@ class NewTree:
         return WriteError(f"cannot write {shown(str(where))}: {error.strerror}")
 
 
+def _move_all(old: int, new: int) -> None:
+    """Move what is in one folder to another one; all of it, or nothing where that fails."""
+    moved: list[str] = []
+    try:
+        for name in os.listdir(old):
+            os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
+            moved.append(name)
+    except OSError:
+        for name in moved:
+            os.rename(name, name, src_dir_fd=new, dst_dir_fd=old)
+        raise
+
+
 def _is_folder(name: str | Path, folder: int | None = None) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 # --- From blocks --------------------------------------------------------------------------------
@@ -379,6 +407,6 @@ def _free_bytes(path: Path) -> int:
     if path.is_char_device():
         return _ENDLESS_BYTES
     try:
-        return shutil.disk_usage(path.parent).free
+        return shutil.disk_usage(path if path.is_dir() else path.parent).free
     except OSError:
         return _ENDLESS_BYTES  # who opens the path says what is wrong with it

@@ -1,11 +1,12 @@
 """What has come of a file or a tree before all of it is there, kept so that a later get goes on.
 
-Beside the target stands a folder `.xorbit-DIGEST.part`, named after what is got and where to. In it
-grows `whole`, the file or the folder that gets the target's name at last, and `nodes`, the inner
-nodes that led to it. It is locked while somebody works on it, stays where a get was interrupted,
-and is not believed: what of it is taken over is proved by the hash in the name of each block, which
-came from the network again or was proved itself. Nothing is written twice: what is there is not
-copied, only what is missing is fetched and written in its place.
+Beside the target, or in it where it is an empty folder, stands a folder `.xorbit-DIGEST.part`,
+named after what is got and where to. In it grows `whole`, the file or the folder that gets the
+target's name at last, and `nodes`, the inner nodes that led to it. It is locked while somebody
+works on it, stays where a get was interrupted, and is not believed: what of it is taken over is
+proved by the hash in the name of each block, which came from the network again or was proved
+itself. Nothing is written twice: what is there is not copied, only what is missing is fetched and
+written in its place.
 
 Reads and writes the disk; all of it blocks, so it is called on a worker thread. No network and no
 asyncio here.
@@ -54,17 +55,14 @@ class Partial:
         """Work for `target`; `what` says what is got, down to the last byte."""
         self._target = Path(os.path.abspath(target))  # noqa: PTH100 - links in it stay
         digest = blake3(f"{what}\0{self._target.name}".encode(errors="surrogateescape"))
-        self.folder = self._parent / f".xorbit-{digest.hexdigest(_NAME_BYTES)}.part"
+        self._around = self._target if is_empty_folder(self._target) else self._target.parent
+        self.folder = self._around / f".xorbit-{digest.hexdigest(_NAME_BYTES)}.part"
         self._lock = -1
         self._nodes: KeptNodes | None = None
         self._is_named = False
         """Whether a later get finds it."""
         self.is_resumed = False
         """Whether something is there from an earlier get."""
-
-    @property
-    def _parent(self) -> Path:
-        return self._target.parent
 
     @property
     def whole(self) -> Path:
@@ -84,13 +82,13 @@ class Partial:
             MisuseError: the folder around the target does not exist.
             WriteError: the disk is full or failed.
         """
-        if not self._parent.is_dir():
-            raise MisuseError(f"no folder {self._parent} to write to; make it first")
+        if not self._around.is_dir():
+            raise MisuseError(f"no folder {self._around} to write to; make it first")
         try:
-            clear_old(self._parent)
+            clear_old(self._around)
             self._is_named = self._take()
             if not self._is_named:  # another get to the same path: it keeps what it has
-                self.folder = self._parent / f".xorbit-{token_hex(_NAME_BYTES)}.part"
+                self.folder = self._around / f".xorbit-{token_hex(_NAME_BYTES)}.part"
                 self.folder.mkdir(0o700)
                 self._lock = os.open(self.folder, _FOLDER)
                 _try_lock(self._lock)  # against who clears away what is old
@@ -161,6 +159,18 @@ class Partial:
             return True
         os.close(lock)
         return False
+
+
+def is_empty_folder(path: Path) -> bool:
+    """Return whether a folder, and no link to one, holds nothing but what gets have left there."""
+    try:
+        return not path.is_symlink() and all(map(_is_left, path.iterdir()))
+    except OSError:
+        return False  # who writes to the path says what is wrong with it
+
+
+def _is_left(path: Path) -> bool:
+    return _NAME.fullmatch(path.name) is not None
 
 
 @contextmanager

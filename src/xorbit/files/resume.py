@@ -29,7 +29,7 @@ async def resuming(path: Path, what: str, blocks: BlocksToGet) -> AsyncGenerator
     of private content: once it is opened, nothing of it proves itself. An error says what is kept,
     as does a note at the end of what is cancelled.
     """
-    kept = Partial(path, what)
+    kept = await in_thread(lambda: Partial(path, what))
     try:
         await in_thread(kept.open)
         yield kept

@@ -117,8 +117,8 @@ async def get_tree(
     With `skip_links` symbolic links that lead out of the directory are left out.
 
     At most `window` leaves are in flight or waiting for their turn, and as many nodes. Where this
-    is interrupted, what has come stays beside the path for a week, and the same call goes on from
-    there (`partial.py`); the error says so.
+    is interrupted, what has come stays beside the path, or in the empty folder there, for a week,
+    and the same call goes on from there (`partial.py`); the error says so.
 
     Raises:
         MisuseError: a path that cannot be written to: for a directory, one at which something is

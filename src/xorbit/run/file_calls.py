@@ -190,8 +190,9 @@ class FileCalls(ABC):
     ) -> Written:
         """Fetch a directory or a file to a path, which shows all of it or what was there before.
 
-        For a directory there must be nothing at the path, or an empty folder. Names and symbolic
-        links that lead out of it are refused; with `skip_links` such links are left out.
+        For a directory there must be nothing at the path, or an empty folder: that stays, and gets
+        all entries at the end. Names and symbolic links that lead out of it are refused; with
+        `skip_links` such links are left out.
 
         Raises:
             LeadsOutError: a symbolic link that leads out of the directory.

@@ -81,10 +81,40 @@ def test_one_file(shelf: Shelf, out: Path) -> None:
 
 
 def test_empty_folder_at_the_path(shelf: Shelf, out: Path) -> None:
-    """An empty folder at the path is taken."""
-    out.mkdir()
+    """An empty folder at the path stays the one that it is, with its rights, and is filled."""
+    out.mkdir(0o700)
+    was = out.stat()
     assert shelf.write(shelf.directory({}), out) == Written(folders=1)
-    assert names(out) == []
+    leaf = shelf.add(b"x", Codec.RAW)
+    inner = shelf.directory({"file": leaf, "empty": shelf.directory({})})
+    shelf.write(shelf.directory({"a": leaf, "b": inner, "link": shelf.link("a")}), out)
+    now = out.stat()
+    assert (now.st_ino, now.st_mode) == (was.st_ino, was.st_mode)
+    assert on_disk(out) == {
+        "a": b"x", "b": None, "b/file": b"x", "b/empty": None, "link": "a",
+    }  # fmt: skip
+    assert names(out.parent) == ["beside", "out"]
+
+
+def test_room_of_an_empty_folder(shelf: Shelf, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a mount point: its own disk is looked at, and what comes is kept on it."""
+    out.mkdir()
+    looked_at: list[Path] = []
+    usage = namedtuple("usage", "free")  # noqa: PYI024
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: looked_at.append(path) or usage(1_000))
+    assert Partial(out, "a tree").folder.parent == out
+    shelf.write(shelf.directory({"a": shelf.file(b"abcdef")}), out)
+    assert looked_at == [out]
+
+
+def test_where_somebody_works_is_filled(
+    shelf: Shelf, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current folder is still there afterwards, and has the tree in it."""
+    out.mkdir()
+    monkeypatch.chdir(out)
+    shelf.write(shelf.directory({"a": shelf.add(b"x", Codec.RAW)}), Path())
+    assert names(Path()) == names(out) == ["a"]
 
 
 def test_usual_rights(shelf: Shelf, out: Path) -> None:
@@ -149,6 +179,43 @@ def test_something_comes_to_the_path_meanwhile(shelf: Shelf, out: Path) -> None:
     kept.discard()
     assert names(out.parent) == ["beside", "out"]
     assert names(out) == ["other"]
+
+
+def test_something_comes_to_the_folder_meanwhile(shelf: Shelf, out: Path) -> None:
+    """Then nothing of the tree comes to it, and what is there stays."""
+    out.mkdir()
+    kept, tree = begun(out)
+    tree.add_folder(("a",))
+    (out / "other").touch()
+    with pytest.raises(WorldError, match="something has come there meanwhile"):
+        tree.commit()
+    tree.keep()
+    assert names(kept.whole) == ["a"]
+    kept.discard()
+    assert names(out) == ["other"]
+
+
+def test_a_folder_that_cannot_be_filled(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was moved to it already is taken back: it stays empty."""
+    out.mkdir()
+    kept, tree = begun(out)
+    for number in range(3):
+        tree.add_folder((f"{number}",))
+    rename, moved = os.rename, []
+
+    def fail_at_last(old: str, new: str, **folders: int) -> None:
+        moved.append(old)
+        if len(moved) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(old, new, **folders)
+
+    monkeypatch.setattr(os, "rename", fail_at_last)
+    with pytest.raises(WorldError, match="Input/output error"):
+        tree.commit()
+    tree.keep()
+    assert names(out) == [kept.folder.name]
+    assert names(kept.whole) == ["0", "1", "2"]
+    kept.discard()
 
 
 # --- What goes wrong ----------------------------------------------------------------------------

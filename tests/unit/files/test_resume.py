@@ -118,6 +118,21 @@ async def test_a_tree_goes_on_where_it_was(tmp_path: Path, window: int) -> None:
     assert names(tmp_path) == ["fresh", "out"]
 
 
+async def test_a_tree_goes_on_in_an_empty_folder(tmp_path: Path) -> None:
+    """What came is kept in it, on the disk that it is to be on, and is no part of it at the end."""
+    shelf = Shelf()
+    root = shelf.directory({"a": shelf.file(CONTENT), "b": shelf.file(b"b")})
+    blocks = counting(shelf)
+    out = tmp_path / "out"
+    out.mkdir()
+    had = await interrupt(blocks, lambda: get(blocks, root, out), 60)
+    assert [name[:8] for name in names(out)] == [".xorbit-"]
+    await get(blocks, root, out)
+    assert len(had & set(blocks.asked)) <= 9
+    assert names(out) == ["a", "b"]
+    assert names(tmp_path) == ["out"]
+
+
 async def test_what_was_there_of_a_file_is_counted(tmp_path: Path) -> None:
     """It is none where nothing was interrupted."""
     blocks = Counting()
