@@ -3,13 +3,14 @@
 The disk is read on a worker thread, some leaves at a time.
 """
 
+import errno
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from xorbit.config import PARTIAL_LOOK_LEAVES
-from xorbit.errors import MisuseError, PeerError, WriteError, XorbitError
+from xorbit.errors import FormatError, LeadsOutError, WriteError, XorbitError
 from xorbit.files.cid import Codec
 from xorbit.files.flow import BlocksToGet, in_thread
 from xorbit.files.local import Identity
@@ -19,24 +20,25 @@ from xorbit.files.unixfs import Child
 
 Skip = Callable[[int, Identity], object]
 """Leaves so many bytes as they are, of the file that was looked at."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @asynccontextmanager
 async def resuming(path: Path, what: str, blocks: BlocksToGet) -> AsyncGenerator[Partial]:
     """Give what an interrupted get of `what` to a path left; keep what this one leaves.
 
-    Nothing is kept of what lies, of what the caller did wrong, where the disk is the trouble, and
-    of private content: once it is opened, nothing of it proves itself. An error says what is kept,
-    as does a note at the end of what is cancelled.
+    Nothing is kept of what lies, where the disk is full, and of private content: once it is opened,
+    nothing of it proves itself. An error says what is kept, as does a note at the end of what is
+    cancelled.
     """
     kept = await in_thread(lambda: Partial(path, what))
     try:
         await in_thread(kept.open)
         yield kept
-    except (MisuseError, PeerError, WriteError):
-        await in_thread(kept.discard)
-        raise
     except XorbitError as error:
+        if _is_lie(error) or _is_full(error):
+            await in_thread(kept.discard)
+            raise
         if not await _keep(kept, blocks):
             raise
         raise type(error)(f"{error}; {_told(kept)}") from error
@@ -48,6 +50,18 @@ async def resuming(path: Path, what: str, blocks: BlocksToGet) -> AsyncGenerator
             interrupted.add_note(_told(kept))
         raise
     await in_thread(kept.discard)
+
+
+def _is_lie(error: XorbitError) -> bool:
+    """Return whether no get of this will ever be whole; without its links it may be."""
+    return isinstance(error, FormatError) and not isinstance(error, LeadsOutError)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Return whether the disk has nothing left, as the system said beneath an error."""
+    while isinstance(error, WriteError):
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 async def _keep(kept: Partial, blocks: BlocksToGet) -> bool:

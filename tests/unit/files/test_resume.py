@@ -1,6 +1,7 @@
 """Gets that were interrupted go on where they were; what they find there is proved first."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import time
@@ -15,9 +16,11 @@ from tests.unit.files.fakes import FakeBlocks, names
 from tests.unit.files.test_trees import get, sample, shelved
 from tests.unit.files.trees import Shelf, on_disk
 from xorbit.config import PARTIAL_KEPT_S
-from xorbit.errors import FormatError, NotFoundError, WriteError
+from xorbit.errors import FormatError, LeadsOutError, MisuseError, NotFoundError, WriteError
 from xorbit.files import partial as partials
-from xorbit.files.cid import Cid, Codec, cid_of_block
+from xorbit.files import trees
+from xorbit.files.cid import Cid, Codec, Place, cid_of_block
+from xorbit.files.local import NewFile
 from xorbit.files.opened import inner, opened
 from xorbit.files.partial import KeptNodes, Partial
 from xorbit.files.sealed import Sealer
@@ -336,20 +339,59 @@ async def test_nothing_is_kept_of_private_content(tmp_path: Path) -> None:
     assert await get_to_path(opening, inner(done.cid, done.seal), tmp_path / "file") == 200_000
 
 
-async def test_nothing_is_kept_where_the_disk_is_the_trouble(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "stays"),
+    [(errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EFBIG, False), (errno.EIO, True)],
+)
+async def test_a_full_disk_is_not_kept_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
 ) -> None:
-    """A full disk is not kept full."""
+    """Where it fails in another way, as a stick that is pulled out does, what came is kept."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    written: list[bytes] = []
+
+    def write(self: NewFile, data: bytes) -> None:
+        assert self._file is not None
+        self._file.write(data)
+        written.append(data)
+        if len(written) == 10:
+            raise self._failed(OSError(number, "the disk")) from OSError(number, "the disk")
+
+    monkeypatch.setattr(NewFile, "write", write)
+    with pytest.raises(WriteError, match=r"cannot write .*: the disk"):
+        await get_to_path(blocks, cid, tmp_path / "file")
+    assert [name[:8] for name in names(tmp_path)] == [".xorbit-"] * stays
+
+
+async def test_what_came_before_a_link_that_leads_out_is_kept(tmp_path: Path) -> None:
+    """The same get that leaves the link out, as the error advises, goes on from there."""
     shelf = Shelf()
-    root = shelf.directory({"a": shelf.file(CONTENT), "b": shelf.file(CONTENT * 2)})
+    root = shelf.directory({"a": shelf.file(CONTENT), "z": shelf.link("/etc/hosts")})
+    blocks = counting(shelf)
+    with pytest.raises(LeadsOutError, match="what came is kept in"):
+        await get(blocks, root, tmp_path / "out")
+    blocks.asked.clear()
+    found = await trees.find(blocks, Place(root))
+    written = await trees.get_tree(blocks, found, tmp_path / "out", skip_links=True)
+    assert (written.resumed_bytes, written.skipped) == (len(CONTENT), 1)
+    assert len(blocks.asked) <= 3  # the nodes of the root, the file and the link
+    assert names(tmp_path) == ["out"]
 
-    def full(self: KeptNodes, cid: Cid, data: bytes) -> None:
-        raise WriteError("the disk is full")
 
-    monkeypatch.setattr(KeptNodes, "add", full)
-    with pytest.raises(WriteError, match=r"the disk is full$"):
-        await get(shelved(shelf), root, tmp_path / "out")
-    assert names(tmp_path) == []
+async def test_what_came_is_kept_while_something_is_at_the_path(tmp_path: Path) -> None:
+    """That is said, with what is kept; once it is away, the get goes on."""
+    shelf = Shelf()
+    root = shelf.directory({"a": shelf.file(CONTENT)})
+    blocks = counting(shelf)
+    out = tmp_path / "out"
+    await interrupt(blocks, lambda: get(blocks, root, out), 60)
+    (out / "mine").mkdir(parents=True)
+    with pytest.raises(MisuseError, match=r"there is something at .*what came is kept in"):
+        await get(blocks, root, out)
+    out.rename(tmp_path / "other")
+    assert (await get(blocks, root, out)).resumed_bytes > 0
+    assert names(tmp_path) == ["other", "out"]
 
 
 async def test_two_gets_to_one_path_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -361,6 +403,17 @@ async def test_two_gets_to_one_path_at_once_do_not_meet(tmp_path: Path) -> None:
     assert sizes == [256] * 3
     assert path.read_bytes() == CONTENT
     assert names(tmp_path) == ["file"]
+
+
+async def test_the_second_of_two_gets_of_a_tree_is_told(tmp_path: Path) -> None:
+    """A folder is never replaced: the path shows the one that ended first."""
+    shelf = Shelf()
+    root = shelf.directory({"a": shelf.file(CONTENT)})
+    gets = (get(counting(shelf), root, tmp_path / "out") for _ in range(2))
+    done = await asyncio.gather(*gets, return_exceptions=True)
+    [failed] = [one for one in done if isinstance(one, WriteError)]
+    assert "something has come there meanwhile" in str(failed)
+    assert (tmp_path / "out" / "a").read_bytes() == CONTENT
 
 
 async def test_a_second_get_that_is_interrupted_keeps_nothing(tmp_path: Path) -> None:
