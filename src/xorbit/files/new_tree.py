@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from xorbit.config import SYNCED_FILES_MAX
 from xorbit.errors import FormatError, LeadsOutError, MisuseError, WorldError, WriteError
+from xorbit.files.cid import Cid
 from xorbit.files.directory import Directory, SymbolicLink
 from xorbit.files.hamt import Shard
 from xorbit.files.local import Identity, remove, skip, take_over
@@ -294,8 +295,8 @@ class TreeWriter:
                 self._count(folders=1)
             case SymbolicLink(target):
                 self._add_link(entry.path, target)
-            case FileNode() | None:
-                self._room.take(entry.found)
+            case FileNode() | None as node:
+                self._room.take(entry.found.cid, 0 if node is None else node.size)
                 self._file = self._tree.add_file(entry.path)
                 self._count(files=1)
 
@@ -388,17 +389,16 @@ class Room:
         self._path = path
         self._left = _free_bytes(path) + there_bytes
 
-    def take(self, found: Found) -> None:
-        """Count a file in.
+    def take(self, cid: Cid, size: int) -> None:
+        """Count in what is to be written of a file.
 
         Raises:
-            WorldError: there is no room for what it says that it has.
+            WorldError: there is no room for what it says that this is.
         """
-        size = found.node.size if isinstance(found.node, FileNode) else 0
         self._left -= size
         if self._left < 0:
             raise WriteError(
-                f"{found.cid} says that it has {size:,} bytes, {-self._left:,} more than are "
+                f"{cid} says that there are {size:,} bytes to write, {-self._left:,} more than are "
                 f"free at {self._path}"
             )
 

@@ -319,14 +319,16 @@ async def write_to_path(
     Raises:
         MisuseError: the folder does not exist, or at the path is neither a regular file nor a
             device to write to.
-        WorldError: the disk is full or failed.
+        WorldError: the disk is full (also: the file says that it is larger than what is free) or
+            failed.
         XorbitError: as `get_file`.
     """
     name = cid.cid if isinstance(cid, Found) else cid
     if name.codec is Codec.RAW or await in_thread(path.is_char_device):
         size = await _get_at_once(blocks, cid, path, window, progress, part)
         return Written(files=1, bytes=size)
-    async with resuming(await in_thread(lambda: real_path(path)), f"{name} {part}", blocks) as kept:
+    path = await in_thread(lambda: real_path(path))
+    async with resuming(path, f"{name} {part}", blocks) as kept:
         file = NewFile(path, kept.whole)
         resumed = 0
 
@@ -336,11 +338,11 @@ async def write_to_path(
             resumed += size
 
         try:
-            await in_thread(lambda: _check_room(path, kept, cid, part))
             await in_thread(file.open)
+            room = await in_thread(lambda: _room(path, kept))
             fetcher = Fetcher(blocks, name, window=window, nodes=kept.nodes)
             old = OldLeaves(kept, (), skip) if kept.is_resumed else None
-            get = _Get(fetcher, cid, file.write, window, progress or silent, part, old)
+            get = _Get(fetcher, cid, file.write, window, progress or silent, part, old, room)
             size = await get.run()
             await in_thread(file.commit)
             return Written(files=1, bytes=size, resumed_bytes=resumed)
@@ -348,9 +350,8 @@ async def write_to_path(
             await in_thread(file.keep)
 
 
-def _check_room(path: Path, kept: Partial, file: Cid | Found, part: Range) -> None:
-    if isinstance(file, Found) and part == WHOLE:
-        Room(path, kept.bytes_there() if kept.is_resumed else 0).take(file)
+def _room(path: Path, kept: Partial) -> Room:
+    return Room(path, kept.bytes_there() if kept.is_resumed else 0)
 
 
 async def _get_at_once(
@@ -382,6 +383,7 @@ class _Get:
         progress: Progress,
         part: Range,
         old: OldLeaves | None = None,
+        room: Room | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._file = file
@@ -390,6 +392,7 @@ class _Get:
         self._progress = progress
         self._start, self._end = part
         self._old = old
+        self._room = room
         self._done = 0
         self._total = 0
 
@@ -397,13 +400,13 @@ class _Get:
         cid = self._file if isinstance(self._file, Cid) else self._file.cid
         if cid.codec is Codec.RAW:
             data = await self._fetcher.fetch(cid)
-            start, end = self._started(len(data))
+            start, end = self._started(cid, len(data))
             if piece := data[start:end]:
                 await in_thread(lambda: self._sink(piece))
                 self._tell(len(piece))
             return self._done
         root = await self._root(cid)
-        start, end = self._started(root.size)
+        start, end = self._started(cid, root.size)
         async with owned_tasks() as tasks:
             flow = Flow(tasks, self._window, self._tell)
             tasks.create_task(flow.deliver())
@@ -419,11 +422,13 @@ class _Get:
             raise NotFoundError(f"{cid} is no file")
         return self._file.node
 
-    def _started(self, size: int) -> tuple[int, int]:
+    def _started(self, cid: Cid, size: int) -> tuple[int, int]:
         end = size if self._end is None else min(self._end, size)
         if self._start > size:
             raise MisuseError(f"expected a part of a file of {size:,} bytes, got {self._start:,}-")
         self._total = max(end - self._start, 0)
+        if self._room is not None:
+            self._room.take(cid, self._total)
         self._progress(0, self._total)
         return self._start, end
 

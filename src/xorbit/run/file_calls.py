@@ -171,7 +171,8 @@ class FileCalls(ABC):
 
         Raises:
             MisuseError: what cannot be written to.
-            WorldError: the disk is full or failed.
+            WorldError: the disk is full (also: the file says that it is larger than what is free)
+                or failed.
             XorbitError: as `get_file`.
         """
         target = await in_thread(lambda: sink_from(to))

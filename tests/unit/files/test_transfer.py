@@ -3,8 +3,10 @@
 import asyncio
 import os
 import re
+import shutil
 import threading
 import tracemalloc
+from collections import namedtuple
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -343,6 +345,27 @@ async def test_progress_may_stop_a_get() -> None:
         await get_file(blocks, cid, parts.append, progress=refuse)
     assert parts == []
     assert blocks.calls == 1
+
+
+async def test_no_room_for_a_file_or_a_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What says that it is larger than the disk is refused when its root is known, by any name."""
+    usage = namedtuple("usage", "free")  # noqa: PYI024
+    disks = {tmp_path / "disk": usage(100), tmp_path: usage(1_000)}
+    monkeypatch.setattr(shutil, "disk_usage", disks.__getitem__)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "file")
+    blocks = FakeBlocks()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    for path in (tmp_path / "disk" / "file", tmp_path / "link"):
+        with pytest.raises(WorldError, match=r"256 bytes to write, 156 more than are free at"):
+            await get_to_path(blocks, cid, path)
+        with pytest.raises(WorldError, match=r"101 bytes to write, 1 more than are free at"):
+            await get_to_path(blocks, cid, path, part=(155, None))
+        assert blocks.calls == 2
+        blocks.calls = 0
+        assert names(tmp_path / "disk") == []
 
 
 @pytest.mark.parametrize("old", [None, b"old"])
