@@ -154,6 +154,8 @@ def test_files_inside_come_whole_and_in_parts(
     [
         (("get", "PUT"), 2, "is a directory: say where to write it with -o PATH"),
         (("get", "PUT", "-o", "HERE"), 2, "there is something at"),
+        (("get", "PUT/large", "-o", "HERE/new/"), 2, "HERE/new/ names a folder: name the new file"),
+        (("get", "PUT/large", "-o", "HERE/"), 2, "names a folder: name the new file in it"),
         (("get", "PUT", "--range", "0-1", "-o", "x"), 2, "is a directory: --range is for files"),
         (("get", "PUT/large", "--range", "5"), 2, "expected a range like 0-99"),
         (("get", "PUT/large", "--range", "9-5"), 2, "ends behind its start"),
@@ -168,6 +170,7 @@ def test_files_inside_come_whole_and_in_parts(
         (("cat", "PUT/sub"), 2, "PUT/sub is a directory: 'xorbit ls' shows it"),
         (("cat", "PUT"), 2, "PUT is a directory: 'xorbit ls' shows it"),
         (("ls", "PUT/no"), 3, "has no entry"),
+        (("export", "PUT", "-o", "HERE/new/"), 2, "names a folder: name the new file in it"),
         (("export", "PUT", "-o", "-", "--json"), 2, "--json needs -o PATH"),
         (("import", "/nonexistent"), 2, "there is none at"),
         (("import", __file__), 1, "this is no CAR"),
@@ -184,7 +187,9 @@ def test_what_cannot_be_done_is_told(
 ) -> None:
     (tmp_path / "file").touch()
     named = [word.replace("PUT", put).replace("HERE", str(tmp_path)) for word in words]
-    xorbit(*named, "--home", nodes[0].home).failed(code, says.replace("PUT", put))
+    said = says.replace("PUT", put).replace("HERE", str(tmp_path))
+    xorbit(*named, "--home", nodes[0].home).failed(code, said)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_tree_travels_as_a_car(

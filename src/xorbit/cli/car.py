@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, may_wait, output_to
+from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, check_file_path, may_wait, output_to
 from xorbit.cli.options import (
     Bootstrap,
     Home,
@@ -52,6 +52,7 @@ def export(
 ) -> None:
     """Write a file or a directory of the network as a CAR (version 1), each block once."""
     to, place, version = output_to(output), place_named(home, name, salt), Facts()
+    check_file_path(output)
     if json and not isinstance(to, Path):
         raise MisuseError("--json needs -o PATH: standard output has room for bytes or for facts")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from xorbit.api import Node
+from xorbit.cli.names import check_file_path
 from xorbit.cli.output import held_by, human_size
 from xorbit.cli.places import salt_from
 from xorbit.config import CONSOLE_LINE_BYTES_MAX, CONSOLE_LINES_MAX, DEFAULT_LIMITS
@@ -107,6 +108,7 @@ class Lines:
         match words:
             case [name, "-o", to] | ["-o", to, name]:
                 path = _path(to)
+                check_file_path(to)
             case [name]:
                 raise MisuseError(
                     f"{without_key(name)} names a file of several blocks: "

@@ -61,6 +61,19 @@ def output_to(output: str | None) -> "Path | Stdout":
     return Path(output)
 
 
+def check_file_path(output: str) -> None:
+    """Refuse a path that ends in a slash, of which Path() knows nothing, for a file.
+
+    Raises:
+        MisuseError: it is one.
+    """
+    if output.endswith(("/", "/.")):
+        raise MisuseError(
+            f"expected a path to write a file to, but {output} names a folder: "
+            "name the new file in it"
+        )
+
+
 def may_wait(path: str | Path | None) -> bool:
     """Return whether a read of this source may wait for somebody: "-", a named pipe, a device."""
     if path is None or path == STANDARD_STREAM:

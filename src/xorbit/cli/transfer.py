@@ -13,6 +13,7 @@ from xorbit.cli.names import (
     STANDARD_STREAM,
     PlaceArgument,
     Stdout,
+    check_file_path,
     may_wait,
     output_to,
     parse_range,
@@ -201,6 +202,8 @@ def get(
                     )
                 if found.is_directory and part != WHOLE:
                     raise MisuseError(f"{named(name)} is a directory: --range is for files")
+                if not found.is_directory:
+                    check_file_path(output or STANDARD_STREAM)
                 return place, await _get(recorder, found, to, part, skip_links, tell)
 
     place, done = finish(work(), at_once=not isinstance(to, Path))

@@ -97,6 +97,7 @@ async def test_a_file_is_put_and_got(tmp_path: Path) -> None:
         ("put two words", "quotes around what has spaces"),
         ("put 'open", "No closing quotation: put quotes"),
         (f"get {FILE}", "add -o PATH"),
+        (f"get {FILE} -o new/", "new/ names a folder: name the new file in it"),
         ("get a b c", "usage: get NAME"),
         ("publish", "usage: publish KEYNAME"),
         ("publish me two words", "quotes around what has spaces"),
