@@ -176,11 +176,11 @@ def get(
 ) -> None:
     """Fetch a file from the network to standard output or a path, or a directory to a path.
 
-    A path shows the whole file or directory or what was there before. A get to a path that was
-    interrupted goes on where it was. Bytes that prove to be wrong are never written. For a
-    directory there must be nothing at the path, or an empty folder, which is filled at the end;
-    names and symbolic links that lead out of it are refused, unless --skip-links leaves such links
-    out.
+    A path shows the whole file or directory or what was there before; a file that is replaced keeps
+    its permissions. A get to a path that was interrupted goes on where it was. Bytes that prove to
+    be wrong are never written. For a directory there must be nothing at the path, or an empty
+    folder, which is filled at the end; names and symbolic links that lead out of it are refused,
+    unless --skip-links leaves such links out.
     """
     wanted, part, to = place_named(home, name, salt), parse_range(bytes_range), output_to(output)
     if json and not isinstance(to, Path):

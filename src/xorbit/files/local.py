@@ -30,6 +30,8 @@ Identity = tuple[int, int]
 _OLD_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OTHER_THINGS = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EMLINK)
 """What opening a link, a folder or a socket says."""
+_RIGHTS = 0o777
+"""Not what makes a program run as its owner: what is in it is new."""
 
 
 @contextmanager
@@ -127,7 +129,8 @@ def _wait_for(file: BinaryIO) -> None:
 class NewFile:
     """A file that appears at its path only when it is whole.
 
-    It is written under a temporary name in the same folder, so that renaming it is atomic.
+    It is written under a temporary name in the same folder, so that renaming it is atomic. One that
+    replaces another has its permissions, so that what was prepared to be private is.
     `discard` at the end removes what was not committed. A character device (/dev/null) is written
     to as it is.
     """
@@ -160,6 +163,8 @@ class NewFile:
                     f"expected a path to write to, but {self._path} is not a regular file"
                 )
             self._file = self._opened()
+            if not self._goes_on:  # else nobody looks into the folder in which it grows
+                self._take_rights()
         except OSError as error:
             if not self._path.parent.is_dir():
                 raise MisuseError(
@@ -201,6 +206,7 @@ class NewFile:
                 return
             self._file.truncate()
             os.fsync(self._file.fileno())
+            self._take_rights()  # last: a get that goes on must be able to write to it
             self._file.close()
             self._temporary.replace(self._path)
         except OSError as error:
@@ -226,6 +232,18 @@ class NewFile:
         if not self._goes_on:
             return self._temporary.open("xb")
         return take_over(self._temporary) or self._temporary.open("x+b")
+
+    def _take_rights(self) -> None:
+        """Give the new file the permissions, and where one may the owner, of the one before."""
+        if self._file is None or not self._path.is_file():
+            return
+        file, was = self._file.fileno(), self._path.stat()
+        now = os.fstat(file)
+        if (now.st_uid, now.st_gid) != (was.st_uid, was.st_gid):
+            with suppress(PermissionError):
+                os.fchown(file, was.st_uid, was.st_gid)
+        if now.st_mode != was.st_mode:
+            os.fchmod(file, was.st_mode & _RIGHTS)
 
     def _failed(self, error: OSError) -> WorldError:
         return WriteError(f"cannot write {self._path}: {error.strerror}")

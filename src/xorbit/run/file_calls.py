@@ -159,6 +159,8 @@ class FileCalls(ABC):
     ) -> int:
         """Fetch a file to a path, whole or not at all, or piece by piece to a file or function.
 
+        A file that is replaced keeps its permissions.
+
         Args:
             name: What it is named; a path may follow.
             to: A path; a file open for writing bytes, which stays open; or a function that is

@@ -139,6 +139,21 @@ def test_new_file_has_usual_rights(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o444, 0o4755])
+def test_a_file_that_is_replaced_keeps_its_rights(tmp_path: Path, mode: int) -> None:
+    """What was prepared to be private is so from the first byte on; nothing runs as its owner."""
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    file = NewFile(path)
+    file.open()
+    file.write(b"x")
+    [growing] = tmp_path.glob(".xorbit-*.part")
+    assert growing.stat().st_mode & 0o7777 == mode & 0o777
+    file.commit()
+    assert path.stat().st_mode & 0o7777 == mode & 0o777
+
+
 def test_discarded_file_leaves_nothing(tmp_path: Path) -> None:
     """What was not committed leaves no trace, whether or not it was opened."""
     NewFile(tmp_path / "file").discard()

@@ -149,6 +149,17 @@ async def test_what_was_there_of_a_file_is_counted(tmp_path: Path) -> None:
     assert (await write_to_path(blocks, cid, path)).resumed_bytes == 0
 
 
+async def test_a_file_that_is_replaced_keeps_its_rights(tmp_path: Path) -> None:
+    """Also where the get was interrupted, and who may not even write it goes on."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    path = tmp_path / "file"
+    path.touch(0o400)
+    await interrupt(blocks, lambda: get_to_path(blocks, cid, path), 40)
+    assert (await write_to_path(blocks, cid, path)).resumed_bytes > 0
+    assert path.stat().st_mode & 0o7777 == 0o400
+
+
 async def test_a_part_of_a_file_goes_on_and_is_not_taken_for_another(tmp_path: Path) -> None:
     """Each part has a place of its own; leaves that are cut are fetched again."""
     blocks = Counting()
