@@ -78,6 +78,8 @@ class Partial:
     def open(self) -> None:
         """Take over what is there, unless somebody works on it; else begin anew.
 
+        Where this fails, `keep` or `discard` it all the same.
+
         Raises:
             MisuseError: the folder around the target does not exist.
             WriteError: the disk is full or failed.
@@ -96,7 +98,6 @@ class Partial:
             self.is_resumed = os.path.lexists(self.whole)
             os.utime(self._lock)
         except OSError as error:
-            self.discard()
             raise WriteError(f"cannot write {self._target}: {error.strerror}") from error
 
     def look(self, path: Sequence[str], at: int, leaves: Sequence[Child]) -> "Present | None":
@@ -126,10 +127,11 @@ class Partial:
 
     def keep(self) -> bool:
         """Let go of it for a later get, and return whether there is anything to go on from."""
-        if self._nodes is None or not self._is_named or not _has_content(self.whole):
+        if not self._is_named or not _has_content(self.whole):
             self.discard()
             return False
-        self._nodes.close()
+        if self._nodes is not None:
+            self._nodes.close()
         self._unlock()
         return True
 

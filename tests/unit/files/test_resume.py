@@ -337,6 +337,25 @@ async def test_nothing_is_kept_of_what_lies_nor_where_nothing_came(tmp_path: Pat
     assert names(tmp_path) == []
 
 
+async def test_what_cannot_be_gone_on_with_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that may open no more files has not lost what came before."""
+    blocks = Counting()
+    cid = blocks.add_file(CONTENT, 4, 3)
+    path = tmp_path / "file"
+    await interrupt(blocks, lambda: get_to_path(blocks, cid, path), 40)
+
+    def refuse(nodes: KeptNodes, path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptNodes, "__init__", refuse)
+        with pytest.raises(WriteError, match=r"Too many open files; what came is kept in"):
+            await get_to_path(blocks, cid, path)
+    assert (await write_to_path(blocks, cid, path)).resumed_bytes > 0
+
+
 async def test_nothing_is_kept_of_private_content(tmp_path: Path) -> None:
     """Once it is opened no leaf proves itself: nothing is promised that could not be held."""
     blocks = Counting()
