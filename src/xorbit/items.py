@@ -194,9 +194,16 @@ def _is_literal(host: str) -> bool:
 
 
 def pasted(text: str) -> str:
-    """Return a name without what came with it when it was copied: blanks, and quotes around it."""
-    text = text.strip()
-    return text[1:-1].strip() if len(text) > 1 and text[0] + text[-1] in _QUOTES else text
+    """Return a name without what came with it when it was copied: blanks, and quotes around it.
+
+    A path behind it is exact: names of files may begin and end with blanks.
+    """
+    bare = text.strip()
+    if len(bare) > 1 and bare[0] + bare[-1] in _QUOTES:
+        text = bare[1:-1]
+    name, separator, rest = text.partition("://")
+    has_path = "/" in (name + rest if separator else text)
+    return text.lstrip() if has_path else text.strip()
 
 
 def block_key(data: bytes, kind: Kind = Kind.BLOCK_BLAKE3_256) -> ItemKey:

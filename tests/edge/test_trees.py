@@ -114,6 +114,33 @@ def test_what_is_in_it_is_listed(
     assert (empty.code, empty.out, empty.err) == (0, b"", "an empty directory\n")
 
 
+def test_blanks_at_the_end_of_a_name_are_part_of_it(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """They name another file, to all commands and in Python; a listing shows them in quotes."""
+    home, top = ("--home", nodes[0].home), tmp_path / "top"
+    top.mkdir()
+    for name in ("trail", "trail ", "nl\n"):
+        (top / name).write_text(name)
+    (top / "link ").symlink_to("trail ")
+    put = xorbit("put", top, *home).text.strip()
+    for name in ("trail", "trail ", "nl\n"):
+        for words in (("cat",), ("get",), ("get", "-o", "-")):
+            assert xorbit(words[0], f" {put}/{name}", *words[1:], *home).text == name
+        assert xorbit("get", f"{put}/{name}", "-o", tmp_path / "out", *home).code == 0
+        assert (tmp_path / "out").read_text() == name
+        assert xorbit("stat", f"{put}/{name}", *home, "--json").json["name"] == name
+    assert [line.split("  ")[-1] for line in xorbit("ls", put, *home).text.splitlines()] == [
+        "'link ' -> 'trail '",
+        r"$'nl\n'",
+        "trail",
+        "'trail '",
+    ]
+    assert "target  'trail '\n" in xorbit("stat", f"{put}/link ", *home).text
+    xorbit("cat", f"{put}/trail\n", *home).failed(3, r"has no entry 'trail\n'")
+    assert xorbit("stat", f" {put}\n", *home).code == 0
+
+
 def test_places_are_told_of(
     xorbit: Command, nodes: list[NodeProcess], tree: Path, put: str
 ) -> None:

@@ -430,3 +430,17 @@ def test_a_name_is_taken_as_it_was_meant(text: str) -> None:
 def test_quotes_within_a_name_stay(text: str) -> None:
     """What is not around the whole name, and on both sides, is part of it."""
     assert pasted(text) == text
+
+
+@pytest.mark.parametrize("before", ["", "xorbit://", "ipfs://"])
+@pytest.mark.parametrize("path", ["a ", " a", "a\n", " ", "a/ b\t", "a\u3000", "a'"])
+def test_a_path_behind_a_name_is_exact(before: str, path: str) -> None:
+    """Names of files may begin and end with blanks: without them they are other files."""
+    place = f"{before}name/{path}"
+    assert pasted(place) == pasted(f" \n{place}") == place
+    assert pasted(f"'{place}'") == pasted(f' "{place}" \n') == place
+
+
+@pytest.mark.parametrize("text", ["xorbit://name ", "ipfs://name\n", "\u201cxorbit://name \u201d"])
+def test_the_slashes_of_a_scheme_begin_no_path(text: str) -> None:
+    assert pasted(text) in ("xorbit://name", "ipfs://name")

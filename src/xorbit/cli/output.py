@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from base64 import b64encode
@@ -174,6 +175,29 @@ def stored(put: PutSummary | ImportSummary, own: Id) -> str:
 def printable(text: str) -> str:
     """Return a text that a stranger wrote as one line that is safe for any terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def quoted(name: str) -> str:
+    """Return a name that a stranger gave to a file in one line, so that no two look the same.
+
+    Most stand as they are. One with blanks at an end, or with what no terminal shows, stands in
+    quotes as a shell takes them, as `ls` of coreutils does it.
+    """
+    if not name.isprintable():
+        return f"$'{''.join(map(_escaped, name))}'"
+    plain = name and name == name.strip() and name[0] not in "'\"$"
+    return name if plain else shlex.quote(name)
+
+
+def _escaped(char: str) -> str:
+    r"""Return a character as it stands between $' and ' (POSIX.1-2024, 2.2.4; \U is bash's)."""
+    if char in "'\\":
+        return f"\\{char}"
+    if char.isprintable():
+        return char
+    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char)
+    code = ord(char)
+    return known or (f"\\{code:03o}" if code < 0x80 else f"\\U{code:08x}")
 
 
 def debugging() -> bool:

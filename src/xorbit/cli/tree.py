@@ -5,7 +5,7 @@ What a tree is stands in `files`; here is only what is typed and said.
 
 from xorbit.cli.names import PlaceArgument, Stdout
 from xorbit.cli.options import Bootstrap, Home, Json, NetworkName, NetworkSecret, calls_at
-from xorbit.cli.output import fact_columns, fact_json, finish, printable, talk
+from xorbit.cli.output import fact_columns, fact_json, finish, quoted, talk
 from xorbit.cli.places import Facts, Salt, found_at, named, place_named
 from xorbit.errors import MisuseError
 from xorbit.files.listing import EntryInfo
@@ -48,6 +48,8 @@ def ls(
 
     The size of a directory is what all its blocks weigh, its own and those below, as its maker
     says; `put`, `get` and `pins` tell the bytes of its files. Of a file the file itself is listed.
+    A name with blanks at an end, or with what no terminal shows, is quoted as for a shell; --json
+    has it as it is.
     """
     place, version = place_named(home, name, salt), Facts()
 
@@ -90,7 +92,7 @@ def stat(
         fact_json({**_facts(found), **version()})
         return
     facts = {key: str(value) for key, value in _facts(found).items() if key != "name"}
-    fact_columns([(key, printable(value)) for key, value in facts.items()])
+    fact_columns([(key, quoted(value)) for key, value in facts.items()])
 
 
 def _facts(entry: EntryInfo) -> dict[str, object]:
@@ -109,6 +111,6 @@ def _facts(entry: EntryInfo) -> dict[str, object]:
 
 def _line(entry: EntryInfo) -> tuple[str, ...]:
     slash = "/" if entry.is_directory else ""
-    arrow = f" -> {printable(entry.target)}" if entry.kind == "symlink" else ""
-    shown = printable(entry.name) + slash + arrow
+    arrow = f" -> {quoted(entry.target)}" if entry.kind == "symlink" else ""
+    shown = quoted(entry.name) + slash + arrow
     return (entry.kind, f"{entry.size:,}", str(entry.cid), shown)

@@ -19,6 +19,7 @@ from xorbit.cli.output import (
     fact_columns,
     human_size,
     leave,
+    quoted,
     stop_signals,
 )
 
@@ -251,3 +252,26 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
         assert stop_signals() == [signal.SIGINT, signal.SIGTERM]
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("trail", "trail"),
+        ("file 1", "file 1"),
+        ("it's", "it's"),
+        ("\u00e9t\u00e9", "\u00e9t\u00e9"),
+        ("trail ", "'trail '"),
+        (" lead", "' lead'"),
+        ("'quote'", "''\"'\"'quote'\"'\"''"),
+        ("$HOME", "'$HOME'"),
+        ("nl\n", r"$'nl\n'"),
+        ("a'\\\t\x1b[0m\x7f", r"$'a\'\\\t\033[0m\177'"),
+        ("a\u3000", r"$'a\U00003000'"),
+        ("\u202etxt.exe", r"$'\U0000202etxt.exe'"),
+    ],
+)
+def test_no_two_names_look_the_same(name: str, shown: str) -> None:
+    """What is plain stands as it is; quotes around the rest are those of a shell."""
+    assert quoted(name) == shown
+    assert shown.isprintable()

@@ -143,6 +143,16 @@ def test_messages_name_storage_options(
         fs.info(NOBODY)
 
 
+def test_names_with_blanks_at_their_ends_are_other_names(fs: FakeSystem, home: FakeHome) -> None:
+    """What is found can be read by its path, whatever it is called."""
+    held = {name: home.file(name.encode()) for name in ("a", "a ", " a", "a\n", " ", "a'")}
+    top = home.directory({**held, "b ": home.directory(held)})
+    found = fs.find(str(top))
+    assert {path: data.decode() for path, data in fs.cat(found).items()} == {
+        f"{top}/{folder}{name}": name for folder in ("", "b /") for name in held
+    }
+
+
 def test_what_is_found_once_is_not_asked_for_again(
     fs: FakeSystem, home: FakeHome, top: str
 ) -> None:
