@@ -23,7 +23,7 @@ from xorbit.core.effect import Failed, PutDone, Report
 from xorbit.core.status import FingerStatus, PeerStatus
 from xorbit.core.trace import Event
 from xorbit.errors import MisuseError, NotRunningError, StoreError, WorldError, XorbitError
-from xorbit.homes import DEFAULT_NETWORK, default_home
+from xorbit.homes import DEFAULT_NETWORK, STORE_DIRECTORY, default_home
 from xorbit.identity import Network, NodeKey, load_network, nobodys_network
 from xorbit.ids import Guid, Id
 from xorbit.items import Address, Contact, Item, ItemKey, Kind, Record, parse_address
@@ -49,7 +49,6 @@ from xorbit.run.mdns import LocalDiscovery, is_useful
 from xorbit.store.base import Eviction
 from xorbit.store.lmdb import LmdbStore
 
-STORE_DIRECTORY = "store"
 KEEPER_LINE = "keeper"
 NOT_JOINED = "this node was told not to look for others"
 NO_ADDRESS = "no address of another node is known: name one with --bootstrap HOST:PORT"
@@ -89,7 +88,7 @@ class Node(Calls):
                 By default `XORBIT_HOME`, else the user's data directory.
             listen: "host:port", one or several; port 0 lets the system choose.
             bootstrap: "host:port" of nodes to join through, besides those remembered.
-            network: the network's public name; "xorbit" by default.
+            network: the network's public name; by default that of the home, else "xorbit".
             secret: what only the members of that network know, at least 16 bytes.
             limits: every limit and interval.
             control: whether other programs of this user may use this node, over a local socket.
@@ -183,12 +182,17 @@ class Node(Calls):
 
     async def _open(self, stack: AsyncExitStack) -> "_Parts":
         """Put the parts together, and onto the stack what takes them apart, last first."""
-        network = await asyncio.to_thread(self._load_network)
+        network = None if self._note_may_lapse else await asyncio.to_thread(self._load_network)
         key = NodeKey.load_or_create(self.home)
         store = await _open_store(self.home, self._limits, key.id)
         stack.callback(store.close)
+        if network is None:
+            has_secret = self._secret is not None
+            homes.settle(self.home, unused=store.is_unused(), has_secret=has_secret)
+            network = await asyncio.to_thread(self._load_network)
         if not self._meets_nobody:
-            homes.bind(self.home, network.belonging)
+            # Before anything is kept or sent. Who listens is a node of that network by intent.
+            homes.bind(self.home, network.belonging, for_good=bool(self._listen))
         driver = self._make_driver(key, network, store)
 
         def why_alone() -> str:
@@ -214,6 +218,10 @@ class Node(Calls):
         """Whether it works on its disk alone: then the secret of the home's network may be away."""
         named = self._network_name is not None or self._secret is not None
         return not (named or self._joins or self._listen)
+
+    @property
+    def _note_may_lapse(self) -> bool:
+        return not self._meets_nobody and homes.may_lapse(self.home)
 
     def _load_network(self) -> Network:
         if self._meets_nobody:
@@ -501,6 +509,23 @@ def _check_same_network(client: ControlClient, wanted: Network, home: Path) -> N
         else f"another network, named {client.network!r}, than {wanted.name!r}"
     )
     raise MisuseError(f"the node that runs on {home} belongs to {which}: use another --home")
+
+
+async def settle_network(home: Path) -> None:
+    """Let a home that no network answered, and that keeps nothing, go to another one.
+
+    Raises:
+        StoreError: the home is in use by another process, or the disk failed.
+        XorbitError: as `homes.settle`.
+    """
+    if not homes.may_lapse(home):
+        return
+    key = NodeKey.load_or_create(home)
+    store = await _open_store(home, DEFAULT_LIMITS, key.id)
+    try:
+        homes.settle(home, unused=store.is_unused(), has_secret=True)
+    finally:
+        store.close()
 
 
 async def connect(home: StrPath | None = None, limits: Limits = DEFAULT_LIMITS) -> ControlClient:

@@ -471,7 +471,7 @@ def open_node(
         listen: "host:port", one or several; port 0 lets the system choose. Without, it is a
             client: it holds nothing for others.
         bootstrap: "host:port" of nodes to join through, one or several, besides those remembered.
-        network: the network's public name; "xorbit" by default.
+        network: the network's public name; by default that of the home, else "xorbit".
         secret: what only the members of that network know, at least 16 bytes.
         limits: every limit and interval.
 

@@ -304,8 +304,9 @@ def nobodys_network(name: str) -> Network:
 def load_network(home: Path, name: str | None = None, secret: bytes | None = None) -> Network:
     """Return the network of a node: managed if it was admitted to one, else secret, else open.
 
-    A home with an operator's authority is made a member of that network, if it is none yet. That
-    the home belongs to the network from now on is noted by `homes.bind`, once it is used.
+    Where none is named, it is the one that the home belongs to. A home with an operator's authority
+    is made a member of that network, if it is none yet. That the home belongs to the network from
+    now on is noted by `homes.bind`, once it is used.
 
     Raises:
         MisuseError: name or secret contradict the membership in `home`, are bad, the home belongs
@@ -329,7 +330,9 @@ def _network_of(home: Path, name: str | None, secret: bytes | None) -> Network:
                 "give no secret, or use another --home"
             )
         return network
-    name = DEFAULT_NETWORK if name is None else name
+    if name is None:
+        own = homes.belonging(home)
+        name = DEFAULT_NETWORK if own is None else own.network
     return open_network(name) if secret is None else secret_network(name, secret)
 
 

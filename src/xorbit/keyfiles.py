@@ -129,6 +129,18 @@ def write_over(path: Path, data: bytes) -> None:
     _write(path, data, replace=True)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, unless it is gone.
+
+    Raises:
+        WorldError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise WorldError(f"cannot remove {path}: {error.strerror}") from error
+
+
 def _write(path: Path, data: bytes, *, replace: bool) -> bool:
     try:
         # mkstemp opens with O_EXCL and mode 0600: nobody else can ever have read it.

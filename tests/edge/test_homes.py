@@ -9,7 +9,7 @@ from tests.edge.cli_nodes import NETWORK, NodeProcess, xorbit_process
 from tests.edge.conftest import Command
 from xorbit import homes
 from xorbit.api import Node
-from xorbit.errors import MisuseError
+from xorbit.errors import MisuseError, NoPeersError
 from xorbit.identity import open_network
 
 LOOPBACK = ("--listen", "127.0.0.1:0", "--no-mdns")
@@ -79,10 +79,102 @@ def test_an_operator_s_node_runs_in_its_own_network(xorbit: Command, tmp_path: P
 
 
 async def test_a_node_in_a_program_binds_its_home_as_well(tmp_path: Path) -> None:
-    async with Node(tmp_path, network="one", join=False, control=False):
-        assert homes.belonging(tmp_path) == open_network("one").belonging
-    with pytest.raises(MisuseError, match="the open network 'one'"):
-        await Node(tmp_path, network="two", join=False).start()
+    """By listening; a client by what it keeps."""
+    listening, client = tmp_path / "listening", tmp_path / "client"
+    async with Node(listening, listen="127.0.0.1:0", network="one", join=False, mdns=False):
+        assert homes.belonging(listening) == open_network("one").belonging
+    for network in ("none", "one"):
+        async with Node(client, network=network, join=False, control=False) as node:
+            assert homes.belonging(client) == open_network(network).belonging
+            if network == "one":
+                with pytest.raises(NoPeersError):
+                    await node.put_block(b"hello")
+    for home in (listening, client):
+        with pytest.raises(MisuseError, match="the open network 'one'"):
+            await Node(home, network="two", join=False).start()
+
+
+def test_wrong_usage_makes_no_home(xorbit: Command, tmp_path: Path) -> None:
+    """A path at which nothing is, is said before anything else."""
+    home, nothing = tmp_path / "home", tmp_path / "nothing"
+    for words in (("put", nothing), ("import", nothing), ("put", nothing / "x")):
+        xorbit(*words, "--home", home).failed(2, "there is none at")
+    assert not home.exists()
+    assert xorbit("key", "new", "me", "--home", home).code == 0
+    xorbit("publish", "me", "--tree", nothing, "--home", home).failed(2, "there is none at")
+    assert [path.name for path in home.iterdir()] == ["keys"]
+
+
+def test_a_slip_in_the_network_s_name_costs_nothing(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """A network that nobody answered in, and in which nothing is kept, is not the home's."""
+    file, home = tmp_path / "file", ("--home", tmp_path / "home")
+    file.write_bytes(b"hello")
+    way = ("--bootstrap", nodes[0].address)
+    for words in (("get", NAME), ("put", file), ("pin", NAME), ("ls", NAME)):
+        for named in (("--network", "cil tests"), ()):
+            xorbit(*words, *home, *way, *named).failed(4, "is not from our network's authority")
+    assert xorbit("gc", *home).code == 0
+    put = xorbit("put", file, *home, *way, "--network", NETWORK, "--json").json
+    assert put["not_kept"] == ""
+    for words in (("put", file), ("get", put["cid"])):
+        refused = xorbit(*words, *home, *way, "--network", "cil tests")
+        assert (refused.code, refused.out) == (2, b"")
+        assert f"belongs to the open network '{NETWORK}': give --network" in refused.err
+        assert f"rm -r {home[1]}/store {home[1]}/network.json" in refused.err
+
+
+def test_a_home_remembers_the_name_of_its_network(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """With a node on it and without; who joined it once, though nothing is kept, has joined it."""
+    file, home = tmp_path / "file", ("--home", tmp_path / "home")
+    file.write_bytes(b"hello")
+    way = ("--bootstrap", nodes[0].address)
+    named = ("--network", NETWORK)
+    xorbit("get", NAME, *home, *way, *named).failed(3, "nobody has")
+    name = xorbit("put", file, *home).text.strip()
+    assert xorbit("cat", name, *home).out == b"hello"
+    xorbit("get", name, *home, "--network", "another").failed(2, f"network '{NETWORK}'")
+    with NodeProcess(tmp_path / "home", bootstrap=nodes[0].address):
+        assert xorbit("cat", name, *home).out == b"hello"
+    assert xorbit("cat", name, *home).out == b"hello"
+
+
+def test_an_unused_home_of_a_secret_network_takes_another_secret_only(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path
+) -> None:
+    """A slip in the secret is mended; one who forgets it is not let out, though nothing is here."""
+    wrong, right = (secret_file(tmp_path / name, name) for name in "ab")
+    home, named = ("--home", tmp_path / "home"), ("--network", NETWORK)
+    with NodeProcess(tmp_path / "member", "--network-secret", str(right)) as member:
+        way = ("--bootstrap", member.address)
+        asked = ("get", NAME, *home, *named)
+        xorbit(*asked, *way, "--network-secret", wrong).failed(4, member.address)
+        out = xorbit(*asked, "--bootstrap", nodes[0].address)
+        assert (out.code, out.out) == (2, b"")
+        assert f"belongs to network '{NETWORK}' with a secret: give" in out.err
+        xorbit(*asked, *way, "--network-secret", right).failed(3, "nobody has")
+        xorbit(*asked, *way, "--network-secret", wrong).failed(2, "with another secret")
+
+
+def test_an_unused_home_may_join_a_managed_network(xorbit: Command, tmp_path: Path) -> None:
+    """A command that reached nobody is no reason against; one that kept something is."""
+    home, used = tmp_path / "home", tmp_path / "used"
+    xorbit("get", NAME, "--home", home).failed(4, "--bootstrap HOST:PORT")
+    xorbit("get", NAME, "--home", tmp_path / "own").failed(4, "--bootstrap HOST:PORT")
+    with NodeProcess(used):
+        pass
+    operator = ("--home", tmp_path / "operator")
+    assert xorbit("network", "create", "club", *operator).code == 0
+    for place, code in ((home, 0), (used, 2)):
+        key = xorbit("network", "join", "--home", place).text.strip()
+        admitted = tmp_path / "admitted"
+        assert xorbit("network", "admit", key, "-o", admitted, *operator).code == 0
+        assert xorbit("network", "join", admitted, "--home", place).code == code
+    assert xorbit("network", "create", "mine", "--home", tmp_path / "own").code == 0
+    assert xorbit("network", "create", "mine", "--home", used).code == 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from xorbit.identity import (
     open_network,
     secret_network,
 )
-from xorbit.keyfiles import private_key_pem
+from xorbit.keyfiles import private_key_pem, to_json
 
 SECRET = b"correct horse battery staple"
 OPEN = open_network("xorbit").belonging
@@ -64,9 +64,75 @@ def test_another_network_is_refused_with_what_to_do(
 ) -> None:
     """The error says what the home belongs to, and which options are missing or too many."""
     homes.bind(tmp_path, own)
-    with pytest.raises(MisuseError, match=r"^this home belongs to .*another --home$") as refused:
+    with pytest.raises(MisuseError, match=r"^this home belongs to .*another --home") as refused:
         homes.check(tmp_path, wanted)
-    assert says in str(refused.value)
+    said = str(refused.value)
+    assert says in said
+    way_out = f"rm -r {tmp_path}/store {tmp_path}/network.json"
+    assert said.endswith(way_out) is (own.kind != "managed")
+
+
+@pytest.mark.parametrize(
+    ("own", "unused", "has_secret", "stays"),
+    [
+        (NAMED, True, False, False),
+        (NAMED, True, True, False),
+        (NAMED, False, False, True),
+        (HIDDEN, True, False, True),
+        (HIDDEN, True, True, False),
+        (HIDDEN, False, True, True),
+    ],
+)
+def test_a_note_under_which_nothing_came_lapses(
+    tmp_path: Path, own: Belonging, unused: bool, has_secret: bool, stays: bool
+) -> None:
+    """But no home of a network with a secret gets to an open one because that was forgotten."""
+    homes.bind(tmp_path, own, for_good=False)
+    assert homes.may_lapse(tmp_path)
+    homes.settle(tmp_path, unused=unused, has_secret=has_secret)
+    assert homes.belonging(tmp_path) == (own if stays else None)
+    assert homes.may_lapse(tmp_path) is (stays and unused)
+    if not stays:
+        homes.bind(tmp_path, HIDDEN)
+        assert homes.belonging(tmp_path) == HIDDEN
+
+
+@pytest.mark.parametrize("own", [NAMED, HIDDEN, Belonging("club", "managed", "00")])
+def test_a_note_for_good_never_lapses(tmp_path: Path, own: Belonging) -> None:
+    """Whoever wrote it first; and to bind a home once more by chance takes nothing back."""
+    homes.bind(tmp_path, own, for_good=False)
+    homes.bind(tmp_path, own)
+    homes.bind(tmp_path, own, for_good=False)
+    assert not homes.may_lapse(tmp_path)
+    homes.settle(tmp_path, unused=True, has_secret=True)
+    assert homes.belonging(tmp_path) == own
+
+
+def test_a_note_of_an_earlier_version_lapses_where_nothing_came(tmp_path: Path) -> None:
+    note = tmp_path / homes.NETWORK_FILE
+    note.write_bytes(to_json(NAMED))
+    assert homes.belonging(tmp_path) == NAMED
+    homes.settle(tmp_path, unused=False, has_secret=False)
+    assert not homes.may_lapse(tmp_path)
+    note.write_bytes(to_json(NAMED))
+    homes.settle(tmp_path, unused=True, has_secret=False)
+    assert not note.exists()
+    homes.settle(tmp_path, unused=True, has_secret=False)
+    note.write_bytes(to_json(Belonging("club", "managed", "00")))
+    assert not homes.may_lapse(tmp_path)
+
+
+def test_the_network_of_a_home_need_not_be_named(tmp_path: Path) -> None:
+    """Its name is remembered, its secret is not."""
+    plain, hidden = tmp_path / "plain", tmp_path / "hidden"
+    homes.bind(plain, NAMED)
+    homes.bind(hidden, NAMED_HIDDEN)
+    assert load_network(plain).belonging == NAMED
+    assert load_network(hidden, None, SECRET).belonging == NAMED_HIDDEN
+    with pytest.raises(MisuseError, match="give --network 'ours' and --network-secret"):
+        load_network(hidden)
+    with pytest.raises(MisuseError, match="give --network 'ours' and no secret"):
+        load_network(plain, None, SECRET)
 
 
 def test_a_note_that_is_damaged_lets_nobody_in(tmp_path: Path) -> None:

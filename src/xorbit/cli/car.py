@@ -18,6 +18,7 @@ from xorbit.cli.options import (
     NetworkSecret,
     calls_at,
     parse_given,
+    storing_at,
 )
 from xorbit.cli.output import (
     fact,
@@ -31,6 +32,7 @@ from xorbit.cli.output import (
 )
 from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.errors import MisuseError
+from xorbit.files.local import check_there
 from xorbit.ids import Id
 from xorbit.run.pinning import ImportSummary
 
@@ -89,11 +91,13 @@ def import_(
     Each block is held against its hash; one that is larger than 64 KiB is refused. What the CAR
     lacks of its roots is fetched from the network.
     """
+    source = sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
+    if isinstance(source, Path):
+        check_there(source)
 
     async def work() -> tuple[ImportSummary, Id]:
-        async with calls_at(home, bootstrap, network, network_secret) as calls:
+        async with storing_at(home, bootstrap, network, network_secret) as calls:
             own = (await calls.status()).id
-            source = sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
             with progress("import") as tell:
                 return await calls.import_car(source, progress=tell), own
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xorbit.api import default_home, open_calls
+from xorbit.api import default_home, open_calls, settle_network
 from xorbit.cli.options import Bootstrap, Home, Json, parse_path
 from xorbit.cli.output import fact, fact_json, finish, talk
 from xorbit.errors import MisuseError, WorldError
@@ -20,6 +20,7 @@ from xorbit.identity import (
 from xorbit.keys import UserKey
 from xorbit.run import revoked
 from xorbit.run.calls import id_from
+from xorbit.run.loop import run
 from xorbit.run.publish import PublishReceipt
 
 app = typer.Typer(help="Run a managed network: an operator admits its nodes one by one.")
@@ -36,6 +37,7 @@ def create(
     A home that has been used in another network is refused.
     """
     place = home or default_home()
+    run(settle_network(place))
     made = create_network(place, name)
     authority = made.authority_key.hex()
     if json:
@@ -171,6 +173,7 @@ def join(
         else:
             fact(key)
         return
+    run(settle_network(place))
     joined = install_membership(place, file.read_bytes())
     if json:
         fact_json({"network": joined.name, "authority": joined.authority_key.hex()})

@@ -5,14 +5,16 @@ No command and no output here.
 
 import os
 import re
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xorbit.api import open_calls
+from xorbit.api import Node, open_calls
+from xorbit.errors import NoPeersError
 from xorbit.items import Kind
 from xorbit.run.calls import Calls
 
@@ -79,7 +81,7 @@ Home = Annotated[
         metavar="DIR",
         parser=parse_path,
         help="The directory of the node: its key, its store, its memory of peers. It belongs to "
-        "one network: that of its first use.",
+        "one network: the first that a node ran in or that answered.",
         show_default="$XORBIT_HOME, else your data directory",
     ),
 ]
@@ -102,7 +104,7 @@ NetworkName = Annotated[
         "--network",
         metavar="NAME",
         help="The network's public name.",
-        show_default="xorbit",
+        show_default="that of the home, else xorbit",
     ),
 ]
 
@@ -140,3 +142,26 @@ def calls_at(
     return open_calls(
         home, bootstrap=bootstrap or (), network=network, secret=read_secret(network_secret)
     )
+
+
+@asynccontextmanager
+async def storing_at(
+    home: Path | None,
+    bootstrap: list[str] | None,
+    network: str | None,
+    network_secret: Path | None,
+) -> AsyncGenerator[Calls]:
+    """Give the calls of whom a command asks to store something, as `calls_at`.
+
+    What is stored is kept in the home as well, and belongs to its network from then on. So a client
+    that reaches nobody, maybe for a slip in the network's name, stores nothing.
+
+    Raises:
+        NoPeersError: nobody could be reached.
+        OSError: as `calls_at`.
+        XorbitError: as `calls_at`.
+    """
+    async with calls_at(home, bootstrap, network, network_secret) as calls:
+        if isinstance(calls, Node) and calls.alone_because and not await calls.peers():
+            raise NoPeersError(calls.alone_because)
+        yield calls

@@ -22,6 +22,7 @@ from xorbit.cli.options import (
     calls_at,
     parse_given,
     parse_path,
+    storing_at,
 )
 from xorbit.cli.output import (
     fact,
@@ -41,7 +42,7 @@ from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.flow import in_thread
-from xorbit.files.local import open_source, read_up_to, size_left
+from xorbit.files.local import check_there, open_source, read_up_to, size_left
 from xorbit.files.pointer import pointer_to
 from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
@@ -133,7 +134,7 @@ def publish(
 
     async def work() -> tuple[PutSummary | None, PublishReceipt, Id]:
         async with (
-            calls_at(home, bootstrap, network, network_secret) as calls,
+            storing_at(home, bootstrap, network, network_secret) as calls,
             recorder.at(calls, f"publish {key}"),
         ):
             own = (await calls.status()).id
@@ -293,6 +294,7 @@ def _value(value: str | None, file: str | None, tree: Path | None) -> bytes:
     if sum(given is not None for given in (value, file, tree)) != 1:
         raise MisuseError("name what to publish: a VALUE, --file PATH or --tree PATH (one of them)")
     if tree is not None:
+        check_there(tree)
         return b""
     if value is not None:
         return value.encode(errors="surrogateescape")

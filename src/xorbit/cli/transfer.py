@@ -28,6 +28,7 @@ from xorbit.cli.options import (
     NetworkSecret,
     calls_at,
     parse_given,
+    storing_at,
 )
 from xorbit.cli.output import (
     fact,
@@ -45,7 +46,7 @@ from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import LeadsOutError, MisuseError
 from xorbit.files.cid import Place
 from xorbit.files.flow import Progress
-from xorbit.files.local import Source
+from xorbit.files.local import Source, check_there
 from xorbit.files.local_tree import cid_of
 from xorbit.files.new_tree import Written
 from xorbit.files.transfer import WHOLE, PutSummary, Range
@@ -102,15 +103,14 @@ def put(
     The node that runs on the home does it. Without one, xorbit joins the network for as long as it
     takes: through --bootstrap, or through the peers that the home remembers.
     """
-    recorder, kind = Recorder(trace, json), hash.kind
+    recorder, kind, source = Recorder(trace, json), hash.kind, _source(path)
 
     async def work() -> tuple[PutSummary, Id]:
         async with (
-            calls_at(home, bootstrap, network, network_secret) as calls,
+            storing_at(home, bootstrap, network, network_secret) as calls,
             recorder.at(calls, f"put {path}"),
         ):
             own = (await calls.status()).id
-            source = _source(path)
             with progress("put") as tell:
                 if isinstance(source, Path):
                     putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
@@ -277,4 +277,7 @@ def cid(
 
 
 def _source(path: str) -> Source:
-    return sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
+    if path == STANDARD_STREAM:
+        return sys.stdin.buffer
+    check_there(Path(path))
+    return Path(path)

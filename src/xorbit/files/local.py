@@ -51,9 +51,26 @@ def open_source(source: Source) -> Generator[BinaryIO]:
         yield source
 
 
+def check_there(path: Path) -> None:
+    """Refuse a path at which nothing is, before anything is done for it; opens nothing.
+
+    Raises:
+        MisuseError: nothing is there.
+        WorldError: it cannot be looked at.
+    """
+    with _naming(path):
+        path.stat()
+
+
 def _open(path: Path) -> BinaryIO:
-    try:
+    with _naming(path):
         return path.open("rb")
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise MisuseError(f"expected the path of a file, but there is none at {path}") from error
     except IsADirectoryError as error:

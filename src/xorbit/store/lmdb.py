@@ -27,7 +27,7 @@ from xorbit.items import (
     ItemKey,
     size_of,
 )
-from xorbit.pins import Order, Told, only_reads
+from xorbit.pins import Order, ScanRoots, Told, only_reads
 from xorbit.store.asked import Asked
 from xorbit.store.base import (
     DAMAGED,
@@ -56,6 +56,7 @@ _KEYS_PER_VIEW: Final = 16
 _Result = TypeVar("_Result")
 
 _encode_contacts: Final = msgspec.msgpack.Encoder().encode
+_NO_CONTACTS: Final = _encode_contacts(())
 _decode_contacts: Final = msgspec.msgpack.Decoder(tuple[Contact, ...]).decode
 
 
@@ -253,6 +254,18 @@ class LmdbStore:
             return () if raw is None else _decode_contacts(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return ()
+
+    def is_unused(self) -> bool:
+        """Return whether nothing is held: no item, pin or root, and no contact of any network.
+
+        Raises:
+            StoreError: the disk failed, or the store is closed.
+        """
+        home = self._home
+        with home.read_txn() as txn, txn.cursor(home.contacts) as contacts:
+            pins = txn.stat(home.pins)["entries"]
+            held = self._usage.items or pins or home.tend(ScanRoots(1), txn).roots
+            return not held and all(raw == _NO_CONTACTS for _, raw in contacts)
 
     def usage(self) -> Usage:
         """Return how many items and bytes are held, and the quota."""

@@ -58,7 +58,7 @@ def test_every_command_takes_a_home(xorbit: Command, command: str) -> None:
         ("network", "Missing command"),
         ("get notaname", "expected a name"),
         ("get bafkr4iaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa --json", "-o PATH"),
-        ("put x --bootstrap nowhere", "expected HOST:PORT"),
+        ("put /dev/null --bootstrap nowhere", "expected HOST:PORT"),
         ("put x --hash md5", "'--hash': 'md5' is not one of"),
         ("put x --network-secret /nonexistent", "does not exist"),
         ("node --quota lots", "expected a size"),

@@ -21,6 +21,7 @@ from tests.unit.store.samples import (
 from xorbit.errors import StoreError
 from xorbit.ids import Id, id_of
 from xorbit.items import Address, Contact, Record, key_of, size_of
+from xorbit.pins import AddRoot, Root
 from xorbit.store import home as home_module
 from xorbit.store.base import DAMAGED, STORED, Usage
 from xorbit.store.home import Home
@@ -49,6 +50,35 @@ def fail(monkeypatch, *errors: Exception) -> None:
 
 def _raise(left: list[Exception]):
     raise left.pop(0)
+
+
+# --- Use ----------------------------------------------------------------------------------------
+
+
+def test_what_holds_anything_is_not_unused(tmp_path):
+    """An item, a pin whose item is gone, a root, a contact: each of them is enough."""
+    contact = Contact(id_of(b"x" * 32), (Address("192.0.2.1", 1),))
+    key = key_of(block(1))
+
+    def lost_pin(store):
+        store.write([write(block(1))])
+        assert store.pin([key]) == [True]
+        rot(store, block(1))
+        assert store.drop_damaged([key]) == 1
+
+    uses = {
+        "item": lambda store: store.write([write(block(1))]),
+        "pin": lost_pin,
+        "root": lambda store: store.tend([AddRoot(Root(key, stage="joining"))]),
+        "contact": lambda store: store.save_contacts(b"net", [contact]),
+    }
+    for name, use in uses.items():
+        store = LmdbStore(tmp_path / name, QUOTA_BYTES)
+        store.save_contacts(b"another net", [])
+        assert store.is_unused()
+        use(store)
+        assert not store.is_unused(), name
+        store.close()
 
 
 # --- Durability ---------------------------------------------------------------------------------
