@@ -118,9 +118,12 @@ class Deadline:
         assert time.monotonic() < self._end, "it did not happen in time"
 
 
-def in_terminal(*words: object, program: Sequence[str] = XORBIT) -> tuple[int, bytes]:
+def in_terminal(
+    *words: object, program: Sequence[str] = XORBIT, typed: bytes = b""
+) -> tuple[int, bytes]:
     """Run a command in a terminal; return its exit code and what it showed there."""
     leader, follower = os.openpty()
+    os.write(leader, typed)
     process = subprocess.Popen(
         [*program, *map(str, words)],
         stdin=follower,

@@ -122,6 +122,45 @@ def test_standard_input_and_output_are_files_too(nodes: list[NodeProcess]) -> No
         assert (get.returncode, get.stdout, get.stderr) == (0, data, b"")
 
 
+@pytest.mark.parametrize("words", [("put",), ("cid",), ("import",), ("publish", "me", "--file")])
+def test_standard_input_that_is_closed_is_no_empty_file(
+    xorbit: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """It is refused as wrong usage, and leaves no trace in the home."""
+    home = tmp_path / "home"
+    xorbit("key", "new", "me", "--home", home)
+    before = sorted(home.iterdir())
+    command = f"exec {shlex.join((*XORBIT, *words, '-', '--home', str(home)))} <&-"
+    ran = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, timeout=WITHIN_S, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert ran.stderr == b"xorbit: standard input is closed: there is nothing to read\n"
+    assert sorted(home.iterdir()) == before
+
+
+def test_a_source_that_waits_is_told_of(xorbit: Command, tmp_path: Path) -> None:
+    """A terminal and a named pipe: who looks at a command that does nothing sees why."""
+    code, shown = in_terminal("cid", "-", typed=b"typed\n\x04")
+    name = xorbit("cid", _file(tmp_path, b"typed\n")).text.strip()
+    assert (code, shown.split()[-1].decode()) == (0, name)
+    assert b"reading what you type; Ctrl-D at the beginning of a line ends it" in shown
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = f"printf 'typed\\n' > {pipe} & exec {shlex.join((*XORBIT, 'cid', str(pipe)))}"
+    ran = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, timeout=WITHIN_S, check=False
+    )
+    assert (ran.returncode, ran.stdout.decode().strip()) == (0, name)
+    assert ran.stderr.decode() == f"reading the named pipe {pipe} until its writer closes it\n"
+
+
+def _file(folder: Path, content: bytes) -> Path:
+    path = folder / "file"
+    path.write_bytes(content)
+    return path
+
+
 @pytest.mark.parametrize("to", [">&-", "> /dev/full"])
 def test_what_could_not_be_delivered_is_no_success(
     xorbit: Command, nodes: list[NodeProcess], tmp_path: Path, to: str

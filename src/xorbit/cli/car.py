@@ -3,13 +3,19 @@
 What a CAR is stands in files/car.py; here is only what is read, written and said.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xorbit.cli.names import STANDARD_STREAM, PlaceArgument, check_file_path, may_wait, output_to
+from xorbit.cli.names import (
+    PlaceArgument,
+    check_file_path,
+    is_typed,
+    may_wait,
+    output_to,
+    source_at,
+)
 from xorbit.cli.options import (
     Bootstrap,
     Home,
@@ -32,7 +38,6 @@ from xorbit.cli.output import (
 )
 from xorbit.cli.places import Facts, Salt, place_named
 from xorbit.errors import MisuseError
-from xorbit.files.local import check_there
 from xorbit.ids import Id
 from xorbit.run.pinning import ImportSummary
 
@@ -76,7 +81,7 @@ def import_(
         typer.Argument(
             metavar="PATH",
             parser=parse_given,
-            help="A CAR, or - for standard input.",
+            help="A CAR, or - for standard input; a named pipe is read to its end.",
             show_default=False,
         ),
     ],
@@ -91,14 +96,12 @@ def import_(
     Each block is held against its hash; one that is larger than 64 KiB is refused. What the CAR
     lacks of its roots is fetched from the network.
     """
-    source = sys.stdin.buffer if path == STANDARD_STREAM else Path(path)
-    if isinstance(source, Path):
-        check_there(source)
+    source = source_at(path)
 
     async def work() -> tuple[ImportSummary, Id]:
         async with storing_at(home, bootstrap, network, network_secret) as calls:
             own = (await calls.status()).id
-            with progress("import") as tell:
+            with progress("import", hidden=is_typed(path)) as tell:
                 return await calls.import_car(source, progress=tell), own
 
     done, own = finish(work(), at_once=may_wait(path))

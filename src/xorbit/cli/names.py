@@ -1,4 +1,4 @@
-"""Names of places and parts of files as they are typed, and the output that files go to.
+"""Names of places and parts of files as they are typed, and where files come from and go to.
 
 What several commands of files share; no command here.
 """
@@ -10,8 +10,9 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from xorbit.cli.output import ExitCode, leave, stdout_failed
+from xorbit.cli.output import ExitCode, leave, printable, stdout_failed, talk
 from xorbit.errors import MisuseError
+from xorbit.files.local import check_there
 from xorbit.files.transfer import WHOLE, Range
 
 STANDARD_STREAM = "-"
@@ -72,6 +73,42 @@ def check_file_path(output: str) -> None:
             f"expected a path to write a file to, but {output} names a folder: "
             "name the new file in it"
         )
+
+
+def source_at(path: str) -> Path | BinaryIO:
+    """Return what to read: what is at a path, or standard input ("-"); say it where that waits.
+
+    Raises:
+        MisuseError: nothing is at the path, or standard input is closed.
+        WorldError: the path cannot be looked at.
+    """
+    if path == STANDARD_STREAM:
+        if sys.__stdin__ is None:  # as it was when we began; main.py has put something in its place
+            raise MisuseError("standard input is closed: there is nothing to read")
+        if sys.stdin.isatty():
+            talk("reading what you type; Ctrl-D at the beginning of a line ends it")
+        return sys.stdin.buffer
+    return there(Path(path))
+
+
+def there(path: Path) -> Path:
+    """Return a path at which something is to read; say it where that waits.
+
+    A named pipe is read to its end: who names it means its bytes. In a directory it is refused.
+
+    Raises:
+        MisuseError: nothing is there.
+        WorldError: it cannot be looked at.
+    """
+    check_there(path)
+    if path.is_fifo():
+        talk(f"reading the named pipe {printable(str(path))} until its writer closes it")
+    return path
+
+
+def is_typed(path: str) -> bool:
+    """Return whether a source is what somebody types at a terminal, where a bar would disturb."""
+    return path == STANDARD_STREAM and sys.stdin.isatty()
 
 
 def may_wait(path: str | Path | None) -> bool:

@@ -228,9 +228,9 @@ def _stderr_handler() -> logging.Handler:
 
 
 @contextmanager
-def progress(what: str) -> Generator[Progress | None]:
+def progress(what: str, *, hidden: bool = False) -> Generator[Progress | None]:
     """Give a function to tell the progress of a transfer to: a bar, where stderr is a terminal."""
-    if not sys.stderr.isatty():
+    if hidden or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

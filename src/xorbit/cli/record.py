@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from xorbit.api import default_home
-from xorbit.cli.names import may_wait
+from xorbit.cli.names import may_wait, source_at, there
 from xorbit.cli.options import (
     Bootstrap,
     Hash,
@@ -42,7 +42,7 @@ from xorbit.cli.tracing import Recorder, Trace
 from xorbit.config import DEFAULT_LIMITS
 from xorbit.errors import MisuseError, NoPeersError, NotFoundError, XorbitError
 from xorbit.files.flow import in_thread
-from xorbit.files.local import check_there, open_source, read_up_to, size_left
+from xorbit.files.local import open_source, read_up_to, size_left
 from xorbit.files.pointer import pointer_to
 from xorbit.files.transfer import PutSummary
 from xorbit.ids import Id
@@ -51,8 +51,6 @@ from xorbit.keys import load_key
 from xorbit.run.calls import Calls
 from xorbit.run.file_calls import FileCalls
 from xorbit.run.publish import PublishReceipt
-
-STANDARD_STREAM = "-"
 
 PublicKey = Annotated[
     str,
@@ -294,19 +292,17 @@ def _value(value: str | None, file: str | None, tree: Path | None) -> bytes:
     if sum(given is not None for given in (value, file, tree)) != 1:
         raise MisuseError("name what to publish: a VALUE, --file PATH or --tree PATH (one of them)")
     if tree is not None:
-        check_there(tree)
+        there(tree)
         return b""
     if value is not None:
         return value.encode(errors="surrogateescape")
-    if file == STANDARD_STREAM:
-        return read_up_to(sys.stdin.buffer, VALUE_BYTES_MAX + 1)
-    with open_source(Path(str(file))) as opened:
+    with open_source(source_at(str(file))) as opened:
         size = size_left(opened) or 0
         if size > VALUE_BYTES_MAX:
             raise MisuseError(
                 f"a record's value holds at most {VALUE_BYTES_MAX:,} bytes, {file} has {size:,}"
             )
-        return opened.read(VALUE_BYTES_MAX + 1)
+        return read_up_to(opened, VALUE_BYTES_MAX + 1)
 
 
 def _record_facts(record: Record) -> dict[str, object]:

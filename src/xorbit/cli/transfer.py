@@ -3,7 +3,6 @@
 How they become blocks stands in `files`; here is only what is read, written and said.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,11 @@ from xorbit.cli.names import (
     PlaceArgument,
     Stdout,
     check_file_path,
+    is_typed,
     may_wait,
     output_to,
     parse_range,
+    source_at,
 )
 from xorbit.cli.options import (
     Bootstrap,
@@ -46,7 +47,6 @@ from xorbit.cli.tracing import Recorder, Trace
 from xorbit.errors import LeadsOutError, MisuseError
 from xorbit.files.cid import Place
 from xorbit.files.flow import Progress
-from xorbit.files.local import Source, check_there
 from xorbit.files.local_tree import cid_of
 from xorbit.files.new_tree import Written
 from xorbit.files.transfer import WHOLE, PutSummary, Range
@@ -59,7 +59,7 @@ PathToRead = Annotated[
     typer.Argument(
         metavar="PATH",
         parser=parse_given,
-        help="A file or a directory, or - for standard input.",
+        help="A file or a directory, or - for standard input; a named pipe is read to its end.",
         show_default=False,
     ),
 ]
@@ -103,7 +103,7 @@ def put(
     The node that runs on the home does it. Without one, xorbit joins the network for as long as it
     takes: through --bootstrap, or through the peers that the home remembers.
     """
-    recorder, kind, source = Recorder(trace, json), hash.kind, _source(path)
+    recorder, kind, source = Recorder(trace, json), hash.kind, source_at(path)
 
     async def work() -> tuple[PutSummary, Id]:
         async with (
@@ -111,7 +111,7 @@ def put(
             recorder.at(calls, f"put {path}"),
         ):
             own = (await calls.status()).id
-            with progress("put") as tell:
+            with progress("put", hidden=is_typed(path)) as tell:
                 if isinstance(source, Path):
                     putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
                 else:
@@ -269,15 +269,8 @@ def cid(
             "private content has no name before it is put: each `xorbit put --encrypt` draws a new "
             "key, and so gives a new name"
         )
-    found = cid_of(_source(path), hash.kind)
+    found = cid_of(source_at(path), hash.kind)
     if json:
         fact_json({"cid": str(found)})
     else:
         fact(str(found))
-
-
-def _source(path: str) -> Source:
-    if path == STANDARD_STREAM:
-        return sys.stdin.buffer
-    check_there(Path(path))
-    return Path(path)

@@ -12,7 +12,7 @@ import shutil
 import stat
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from io import SEEK_CUR, SEEK_END, BytesIO
+from io import SEEK_CUR, SEEK_END, BufferedReader, BytesIO
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO, cast
@@ -101,8 +101,18 @@ def read_pieces(file: BinaryIO) -> Iterator[bytes]:
     try:
         while piece := read_some(file, CHUNK_BYTES):
             yield piece
+            if len(piece) < CHUNK_BYTES and _was_ended_by_hand(file):
+                return
     except OSError as error:
         raise WorldError(f"cannot read the file to its end: {error.strerror}") from error
+
+
+def _was_ended_by_hand(file: BinaryIO) -> bool:
+    """Return whether a short read was the end: asked once more, a terminal wants a second Ctrl-D.
+
+    A buffered reader that may wait gives less than was asked for at the end only.
+    """
+    return isinstance(file, BufferedReader) and file.isatty() and os.get_blocking(file.fileno())
 
 
 def read_up_to(file: BinaryIO, size: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.files.fakes import SlowPipe, file_vectors, names, vector_content
 from xorbit.errors import MisuseError, WorldError
 from xorbit.files.cid import Codec, cid_of_block
-from xorbit.files.local import NewFile, open_source, read_up_to, size_left
+from xorbit.files.local import NewFile, open_source, read_pieces, read_up_to, size_left
 from xorbit.files.local_tree import cid_of
 from xorbit.items import Kind
 
@@ -34,6 +34,17 @@ def test_open_file_is_read_from_where_it_stands() -> None:
     file.seek(6)
     assert cid_of(file) == cid_of_block(b"body", Codec.RAW)
     assert not file.closed
+
+
+def test_what_is_typed_ends_once() -> None:
+    """One Ctrl-D ends it: whoever asked a terminal for more after that would wait for another."""
+    leader, follower = os.openpty()
+    try:
+        os.write(leader, b"typed\n\x04")
+        with os.fdopen(follower, "rb") as file:
+            assert list(read_pieces(file)) == [b"typed\n"]
+    finally:
+        os.close(leader)
 
 
 def test_path_is_closed(tmp_path: Path) -> None:
