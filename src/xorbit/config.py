@@ -511,6 +511,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How long a stopping node finishes what is in flight."""
 
     # What a user looks at.
+    unkept_warning_s: float = 60.0
+    """How often the log is told that the disk takes no copies of what the owner puts: a full one
+    refuses every block of a file."""
     trace_events_max: int = 8_192
     """How many events (requests sent, answered, served) a node remembers."""
     console_works_max: int = 64

@@ -100,6 +100,9 @@ def put(
     opens it for whoever has it, and nothing else does: keep it, and keep it secret. Every such put
     has a new key and a new name, so one that was interrupted begins anew.
 
+    What was put is kept in the home and refreshed from there, until `unpin`. You are warned where
+    that has no room for it: others hold it then, until it expires.
+
     The node that runs on the home does it. Without one, xorbit joins the network for as long as it
     takes: through --bootstrap, or through the peers that the home remembers.
     """

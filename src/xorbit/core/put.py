@@ -181,7 +181,7 @@ class PutWork(Work):
             self._kept = result.code in ("stored", "stale")
             if not self._kept:
                 self._not_kept = one_line(result.reason) or result.code
-                state.warn("no copy is kept here", result.reason)
+                _tell_unkept(state, result.reason)
             self._go_on(state)
             return
         if result.code == "stored":
@@ -449,3 +449,13 @@ class PutWork(Work):
         if ours >= enough:
             return "ours"
         return "theirs" if len(closest) - ours >= enough else "split"
+
+
+def _tell_unkept(state: State, why: str) -> None:
+    """Tell the log that our disk took no copy: of all items of a moment at once."""
+    state.unkept += 1
+    if state.now < state.unkept_due:
+        return
+    items = "" if state.unkept == 1 else f" ({state.unkept:,} items since this was last said)"
+    state.warn("no copy is kept here", why + items)
+    state.unkept, state.unkept_due = 0, state.now + state.limits.unkept_warning_s

@@ -382,6 +382,10 @@ class State:
     """Whom the operator of our network has turned out; asked for membership only."""
     hung_up_told: bool = False
     """Whether the log has it that all who answer hang up; it is said once."""
+    unkept: int = 0
+    """Of how many of our owner's items our disk took no copy since the log was last told so."""
+    unkept_due: float = 0.0
+    """When it may be told again."""
     dial_backs: dict[Id, DialBack] = field(default_factory=dict[Id, DialBack])
     """For those of the possibles that were dialled in vain, how that went."""
     wanted: dict[Id, Contact] = field(default_factory=dict[Id, Contact])

@@ -145,3 +145,17 @@ def test_a_put_says_why_no_copy_is_kept_here() -> None:
     [done] = [e.outcome for e in effects if isinstance(e, fx.Finish)]
     assert isinstance(done, fx.PutDone)
     assert "did not answer" in done.not_kept
+
+
+def test_a_full_disk_is_told_of_once_in_a_while() -> None:
+    """It refuses every block of a file: the log gets a line a minute, with how many they were."""
+    node = World().node()
+    told: list[str] = []
+    for number in range(5):
+        block, now = make_block(b"%d" % number), 1.0 + 20 * number
+        guid = Guid(b"%016d" % number)
+        effects = node.machine.step(now, jobs.Store(guid, key_of(block), block))
+        [write] = [e for e in effects if isinstance(e, fx.WriteStore) and e.pin]
+        effects = node.machine.step(now, jobs.StoreWritten(write.guid, "full", "no space"))
+        told += [effect.detail for effect in effects if isinstance(effect, fx.Report)]
+    assert told == ["no space", "no space (3 items since this was last said)"]
