@@ -331,10 +331,50 @@ def test_a_put_that_waits_for_a_pipe_can_be_ended(
         process.stdin.write(os.urandom(4_000_000))
         process.stdin.flush()
         for _ in Deadline(WITHIN_S):
-            if xorbit("status", "--home", nodes[0].home, "--json").json["items"] > before:
+            if xorbit("status", "--home", nodes[0].home, "--json").json["items"] > before + 20:
                 break
         process.send_signal(number)
-        assert process.wait(WITHIN_S) == code
+        _, said = process.communicate(timeout=WITHIN_S)
+        assert (process.returncode, said.decode()) == (
+            code,
+            LEFT.format("put", "goes on from there"),
+        )
+    finally:
+        process.kill()
+        process.communicate()
+
+
+LEFT = "what was put so far stays pinned here: the same {} {}, 'xorbit gc' lets go of it\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("put", LEFT.format("put", "goes on from there")),
+        ("put --encrypt", LEFT.format("put", "begins anew, under a new key")),
+        ("publish large --tree", LEFT.format("publish", "goes on from there")),
+    ],
+    ids=["put", "private", "publish"],
+)
+def test_a_put_that_is_interrupted_says_what_is_left(
+    xorbit: Command, nodes: list[NodeProcess], tmp_path: Path, words: str, said: str
+) -> None:
+    """One line on how to go on and how to let go; and that is so: there are pins to let go of."""
+    file, home = tmp_path / "file", ("--home", str(nodes[0].home))
+    file.write_bytes(os.urandom(64_000_000))
+    xorbit("key", "new", "large", *home)
+    before = xorbit("status", *home, "--json").json["items"]
+    process = subprocess.Popen(
+        [*XORBIT, *words.split(), str(file), *home], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        for _ in Deadline(WITHIN_S):
+            if xorbit("status", *home, "--json").json["items"] > before + 20:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=WITHIN_S)
+        assert (process.returncode, out, err.decode()) == (130, b"", said)
+        assert xorbit("gc", *home, "--json").json["unpinned"] > 0
     finally:
         process.kill()
         process.communicate()

@@ -27,6 +27,7 @@ from xorbit.cli.options import (
     storing_at,
 )
 from xorbit.cli.output import (
+    Begun,
     fact,
     fact_json,
     finish,
@@ -96,15 +97,18 @@ def import_(
     Each block is held against its hash; one that is larger than 64 KiB is refused. What the CAR
     lacks of its roots is fetched from the network.
     """
-    source = source_at(path)
+    source, begun = source_at(path), Begun()
 
     async def work() -> tuple[ImportSummary, Id]:
         async with storing_at(home, bootstrap, network, network_secret) as calls:
             own = (await calls.status()).id
-            with progress("import", hidden=is_typed(path)) as tell:
+            with (
+                begun.storing("import"),
+                progress("import", hidden=is_typed(path)) as tell,
+            ):
                 return await calls.import_car(source, progress=tell), own
 
-    done, own = finish(work(), at_once=may_wait(path))
+    done, own = finish(work(), at_once=may_wait(path), begun=begun)
     if json:
         fact_json(_facts(done))
         return

@@ -274,16 +274,35 @@ def human_size(size: int) -> str:
 # --- Ending -------------------------------------------------------------------------------------
 
 
-def finish(work: Coroutine[Any, Any, T], *, at_once: bool = False) -> T:
+class Begun:
+    """What the work of a command leaves if it is interrupted now; "" where that is nothing."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.left = ""
+
+    @contextmanager
+    def storing(self, what: str, *, encrypt: bool = False) -> Generator[None]:
+        """Note that blocks are put and pinned one by one, until all of them are a root."""
+        again = "begins anew, under a new key" if encrypt else "goes on from there"
+        self.left = (
+            f"what was put so far stays pinned here: the same {what} {again}, "
+            "'xorbit gc' lets go of it"
+        )
+        yield
+        self.left = ""
+
+
+def finish(work: Coroutine[Any, Any, T], *, at_once: bool = False, begun: Begun | None = None) -> T:
     """Run a command's work to its end. A signal to stop cancels it; a second one ends the process.
 
     With `at_once` the first one does: for work that may hang in a read or write of a pipe, on a
-    thread that nothing can wake.
+    thread that nothing can wake. Whoever is interrupted hears what is left of what was `begun`.
     """
-    return run(_until_told(work, at_once))
+    return run(_until_told(work, at_once, begun or Begun()))
 
 
-async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
+async def _until_told(work: Coroutine[Any, Any, T], at_once: bool, begun: Begun) -> T:
     me, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert me is not None, "asyncio runs this in a task"
     told: list[ExitCode] = []
@@ -292,7 +311,7 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
         if told and code is ExitCode.HUNG_UP:
             return  # a terminal that closes says so twice: by the kernel, and by its shell
         if told or at_once:
-            leave(code)
+            leave(code, "" if told else begun.left)
         told.append(code)
         me.cancel()
 
@@ -301,8 +320,9 @@ async def _until_told(work: Coroutine[Any, Any, T], at_once: bool) -> T:
     try:
         return await work
     except asyncio.CancelledError as cancelled:
-        for note in getattr(cancelled, "__notes__", ()):  # what was begun and is kept
-            talk(note)
+        for note in (*getattr(cancelled, "__notes__", ()), begun.left):
+            if note:  # what was begun and is kept
+                talk(note)
         raise typer.Exit(told[0] if told else ExitCode.FAILED) from None
 
 
@@ -313,14 +333,13 @@ def stop_signals() -> list[signal.Signals]:
     return [*told, signal.SIGHUP] if hangs_up else told
 
 
-def leave(code: ExitCode) -> NoReturn:
+def leave(code: ExitCode, note: str = "") -> NoReturn:
     """End the process at once, from whatever thread. What was acknowledged is on disk."""
-    terminal = sys.__stderr__  # while a bar shows, what is written to the other one is text for it
-    if terminal is not None and terminal.isatty():
+    stderr = sys.__stderr__  # while a bar shows, what is written to the other one is text for it
+    if stderr is not None:
         # A bar hides the cursor and leaves its line, where a pipe's reader may have written.
+        clean = SHOW_CURSOR if code is ExitCode.PIPE_CLOSED else CLEAR_LINE + SHOW_CURSOR
         with suppress(OSError):
-            terminal.write(
-                SHOW_CURSOR if code is ExitCode.PIPE_CLOSED else CLEAR_LINE + SHOW_CURSOR
-            )
-            terminal.flush()
+            stderr.write((clean if stderr.isatty() else "") + (f"{note}\n" if note else ""))
+            stderr.flush()
     os._exit(code)

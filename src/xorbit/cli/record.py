@@ -25,6 +25,7 @@ from xorbit.cli.options import (
     storing_at,
 )
 from xorbit.cli.output import (
+    Begun,
     fact,
     fact_json,
     finish,
@@ -128,7 +129,7 @@ def publish(
         )
     signer = load_key(home or default_home(), key)
     content = _value(value, file, tree)
-    recorder = Recorder(trace, json)
+    recorder, begun = Recorder(trace, json), Begun()
 
     async def work() -> tuple[PutSummary | None, PublishReceipt, Id]:
         async with (
@@ -136,20 +137,20 @@ def publish(
             recorder.at(calls, f"publish {key}"),
         ):
             own = (await calls.status()).id
-            put = None if tree is None else await _put(recorder, tree, hash)
+            put = None if tree is None else await _put(recorder, tree, hash, begun)
             value = content if put is None else pointer_to(put.cid)
             publishing = calls.publish(signer, value, salt=salt_from(salt), cas=cas)
             return put, await recorder.watch("", publishing), own
 
-    put, receipt, own = finish(work(), at_once=may_wait(tree))
+    put, receipt, own = finish(work(), at_once=may_wait(tree), begun=begun)
     if json:
         fact_json({**_receipt_facts(receipt), **_put_facts(put, receipt), **recorder.facts()})
     else:
         _tell_of_receipt(put, receipt, own)
 
 
-async def _put(calls: FileCalls, tree: Path, hash: HashName) -> PutSummary:
-    with progress("put") as tell:
+async def _put(calls: FileCalls, tree: Path, hash: HashName, begun: Begun) -> PutSummary:
+    with begun.storing("publish"), progress("put") as tell:
         summary = await calls.put_tree(tree, kind=hash.kind, progress=tell)
     await in_thread(lambda: warn_leading_out(tree))
     return summary

@@ -32,6 +32,7 @@ from xorbit.cli.options import (
     storing_at,
 )
 from xorbit.cli.output import (
+    Begun,
     fact,
     fact_json,
     finish,
@@ -107,6 +108,7 @@ def put(
     takes: through --bootstrap, or through the peers that the home remembers.
     """
     recorder, kind, source = Recorder(trace, json), hash.kind, source_at(path)
+    begun = Begun()
 
     async def work() -> tuple[PutSummary, Id]:
         async with (
@@ -114,14 +116,17 @@ def put(
             recorder.at(calls, f"put {path}"),
         ):
             own = (await calls.status()).id
-            with progress("put", hidden=is_typed(path)) as tell:
+            with (
+                begun.storing("put", encrypt=encrypt),
+                progress("put", hidden=is_typed(path)) as tell,
+            ):
                 if isinstance(source, Path):
                     putting = recorder.put_tree(source, kind=kind, encrypt=encrypt, progress=tell)
                 else:
                     putting = recorder.put_file(source, kind=kind, encrypt=encrypt, progress=tell)
                 return await putting, own
 
-    summary, own = finish(work(), at_once=may_wait(path))
+    summary, own = finish(work(), at_once=may_wait(path), begun=begun)
     if path != STANDARD_STREAM:
         warn_leading_out(Path(path))
     if json:
