@@ -124,9 +124,11 @@ def public_key_from(home: StrPath, text: str) -> bytes:
         except ValueError:
             pass
     if not _is_name(text) or not _path(home, text).is_file():
+        cut = _is_hex(text) and _HEX_DIGITS // 2 < len(text) < _HEX_DIGITS
+        hint = f", of {len(text)} digits: was it cut when copied?" if cut else ""
         raise MisuseError(
             f"expected a public key ({_HEX_DIGITS} hexadecimal digits) or the name of a key in "
-            f"{home}, got {text!r}"
+            f"{home}, got {text!r}{hint}"
         )
     return load_key(home, text).public_key
 
@@ -150,7 +152,9 @@ def _path(home: StrPath, name: str) -> Path:
 
 def _is_name(text: str) -> bool:
     """Return whether this may name a key: no path, no option, nothing hidden, no public key."""
-    looks_like_key = len(text) == _HEX_DIGITS and all(
-        char in "0123456789abcdefABCDEF" for char in text
-    )
+    looks_like_key = len(text) == _HEX_DIGITS and _is_hex(text)
     return len(text) <= NAME_CHARACTERS_MAX and bool(_NAME.fullmatch(text)) and not looks_like_key
+
+
+def _is_hex(text: str) -> bool:
+    return not text.strip("0123456789abcdefABCDEF")

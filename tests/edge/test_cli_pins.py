@@ -122,7 +122,7 @@ def test_a_home_without_a_node_pins_lists_and_lets_go(
 
 def test_what_nobody_has_and_what_is_no_name(xorbit: Command, nodes: list[NodeProcess]) -> None:
     home = ("--home", nodes[0].home)
-    xorbit("pin", NOBODY, *home).failed(3, "nobody has it")
+    xorbit("pin", NOBODY, *home).failed(3, f"cannot get {NOBODY}: nobody has it")
     xorbit("pin", "hello", *home).failed(2, "expected a name such as")
     xorbit("unpin", NOBODY, *home).failed(3, f"{NOBODY} is not pinned here")
     xorbit("unpin", NOBODY, "--salt", "s", *home).failed(2, "only a record has a salt")

@@ -99,7 +99,8 @@ def test_a_writer_who_comes_too_late_ends_with_code_5(
 def test_what_is_wrong_is_said(xorbit: Command, nodes: list[NodeProcess], key: str) -> None:
     name = name_of(xorbit, nodes[0].home, key)
     home = ("--home", nodes[0].home)
-    xorbit("resolve", key, *home).failed(3, "nobody has it")
+    xorbit("resolve", key, *home).failed(3, f"the record under {key}: nobody has it: ")
+    xorbit("cat", key, "--salt", "s", *home).failed(3, f"under {key} with salt 's': nobody has it")
     xorbit("resolve", "nobody", *home).failed(2, "expected a public key")
     xorbit("publish", "nobody", "x", *home).failed(2, "xorbit key new nobody")
     xorbit("publish", name, *home).failed(2, "name what to publish")
@@ -109,7 +110,7 @@ def test_what_is_wrong_is_said(xorbit: Command, nodes: list[NodeProcess], key: s
     xorbit("publish", name, "--file", "/nowhere", *home).failed(2, "/nowhere")
     xorbit("publish", name, "x", "--cas", -1, *home).failed(2, "--cas")
     xorbit("publish", name, "x", "--cas", 999, *home).failed(5, "a version that nobody holds")
-    xorbit("whereis", "ab" * 32, *home).failed(3, "nobody has it")
+    xorbit("whereis", "ab" * 32, *home).failed(3, f"where node {'ab' * 32} is: nobody has it")
     for command in ("whereis", "lookup"):
         xorbit(command, "127.0.0.1:1", *home).failed(2, "expected a node's id")
         assert xorbit(command, nodes[1].id[:12], *home).code == 0

@@ -184,6 +184,7 @@ def test_files_inside_come_whole_and_in_parts(
         (("get", "PUT/large", "-o", "HERE/new/"), 2, "HERE/new/ names a folder: name the new file"),
         (("get", "PUT/large", "-o", "HERE/"), 2, "names a folder: name the new file in it"),
         (("get", "PUT", "--range", "0-1", "-o", "x"), 2, "is a directory: --range is for files"),
+        (("get", "PUT", "--range", "0-", "-o", "x"), 2, "is a directory: --range is for files"),
         (("get", "PUT/large", "--range", "5"), 2, "expected a range like 0-99"),
         (("get", "PUT/large", "--range", "9-5"), 2, "ends behind its start"),
         (("get", "PUT/large", "--range", "300001-"), 2, "a file of 300,000 bytes"),
@@ -200,7 +201,7 @@ def test_files_inside_come_whole_and_in_parts(
         (("export", "PUT", "-o", "HERE/new/"), 2, "names a folder: name the new file in it"),
         (("export", "PUT", "-o", "-", "--json"), 2, "--json needs -o PATH"),
         (("import", "/nonexistent"), 2, "there is none at"),
-        (("import", __file__), 1, "this is no CAR"),
+        (("import", __file__), 2, "this is no CAR"),
     ],
 )
 def test_what_cannot_be_done_is_told(

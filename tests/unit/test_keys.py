@@ -101,6 +101,8 @@ def test_a_public_key_is_meant_by_its_digits_or_by_a_name(tmp_path: Path) -> Non
     for text in ("you", digits[:-1], digits[:-1] + "g", "../me", ""):
         with pytest.raises(MisuseError, match="expected a public key"):
             keys.public_key_from(tmp_path, text)
+    with pytest.raises(MisuseError, match="of 63 digits: was it cut when copied"):
+        keys.public_key_from(tmp_path, digits[:-1])
 
 
 def test_a_key_signs_records_and_shows_nothing_of_itself() -> None:

@@ -11,7 +11,7 @@ import typer
 from xorbit.api import default_home
 from xorbit.cli.output import printable, talk
 from xorbit.errors import MisuseError
-from xorbit.files.cid import Place
+from xorbit.files.cid import CID_START, Place
 from xorbit.files.directory import SymbolicLink
 from xorbit.files.names import shown
 from xorbit.files.pointer import RecordPlace, TreeVersion, parse_name
@@ -60,14 +60,14 @@ def place_named(home: Path | None, text: str, salt: str) -> Place | RecordPlace:
     text = pasted(text)
     try:
         return parse_name(text, salt_from(salt))
-    except MisuseError:
+    except MisuseError as error:
         name, _, path = text.partition("/")
         try:
             public_key = public_key_from(home or default_home(), name)
         except MisuseError:
-            public_key = None  # then it was meant to be the name of a block
-        if public_key is None:
-            raise
+            if name.startswith(CID_START):
+                raise error from None  # then it was meant to be the name of a block
+            raise MisuseError(f"{error}; nor is it the name of a key here") from error
     return parse_name(f"{public_key.hex()}/{path}", salt_from(salt))
 
 

@@ -208,7 +208,7 @@ def get(
                         f"{named(name)} is a directory: say where to write it with -o PATH; "
                         "'xorbit ls' shows it"
                     )
-                if found.is_directory and part != WHOLE:
+                if found.is_directory and bytes_range is not None:
                     raise MisuseError(f"{named(name)} is a directory: --range is for files")
                 if not found.is_directory:
                     check_file_path(output or STANDARD_STREAM)

@@ -110,7 +110,8 @@ class CarReader:
             raise FormatError(f"expected a CAR of at most {CAR_ROOTS_MAX} roots: this is no CAR")
         data = self._read(length)
         if data and data[0] not in _MAPS:
-            raise FormatError(f"expected a CAR: this is no CAR, it begins with {data[:16]!r}")
+            start = (varint(length) + data)[:16]
+            raise FormatError(f"expected a CAR: this is no CAR, it begins with {start!r}")
         return decode_header(self._exactly(length, "header", data))
 
     def _too_long(self, where: str, length: int) -> FormatError:

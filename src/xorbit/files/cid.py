@@ -24,10 +24,14 @@ from xorbit.items import ItemKey, Kind, block_key
 CID_VERSION = 1
 CID_BYTES = 4 + ID_BYTES
 CID_CHARACTERS = 59
+CID_START = "baf"
+"""How every one begins: version and codec."""
 SCHEMES = ("ipfs", "xorbit")
 
 _ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _CID_0_START = bytes((Kind.BLOCK_SHA2_256, ID_BYTES))  # a bare multihash
+_HEX = frozenset("0123456789abcdefABCDEF")
+_PUBLIC_KEY_DIGITS = 64
 _SHOWN_CHARACTERS = 80
 _HINTS = (
     ("Qm", "that is a CIDv0: convert it with `ipfs cid base32`"),
@@ -184,11 +188,18 @@ def _misuse(text: str, problem: str) -> MisuseError:
     text = without_key(text)
     shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
     return MisuseError(
-        f"expected a name such as bafkr4i... or bafybei..., got {shown!r}: {problem}"
+        f"expected a name such as bafkr4i... or bafyb4i..., got {shown!r}: {problem}"
     )
 
 
 def _problem(bare: str) -> str | None:
+    digits = len(bare)
+    near = _PUBLIC_KEY_DIGITS // 2 < digits < 2 * _PUBLIC_KEY_DIGITS
+    if near and digits not in (CID_CHARACTERS, _PUBLIC_KEY_DIGITS) and _HEX.issuperset(bare):
+        return (
+            f"it has {digits} hexadecimal digits, a public key has {_PUBLIC_KEY_DIGITS}; "
+            "was it cut when copied?"
+        )
     for start, hint in _HINTS:
         if bare.startswith(start):
             return hint

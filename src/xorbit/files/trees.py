@@ -318,13 +318,16 @@ async def import_car(
     is for the caller to see.
 
     Raises:
-        MisuseError: no such file, or a CAR without a root.
-        FormatError: no CARv1, or it is damaged; names the block and where it begins. The blocks
+        MisuseError: no such file, no CARv1, or a CAR without a root.
+        FormatError: a block of it is damaged; names the block and where it begins. The blocks
             before that are stored, and pinned under no name.
         XorbitError: whatever `store_block` raised.
     """
     with open_source(source) as file:
-        reader = await in_thread(lambda: CarReader(file))
+        try:
+            reader = await in_thread(lambda: CarReader(file))
+        except FormatError as error:  # nobody sent it: our caller named another file
+            raise MisuseError(str(error)) from error
         if not reader.roots:
             raise MisuseError("expected a CAR with a root, got one that names none")
         made = await in_thread(lambda: _begun(reader))

@@ -1,6 +1,6 @@
 """An fsspec file system of what the network holds, so that `xorbit://NAME/PATH` can be read.
 
-    pandas.read_parquet("xorbit://bafybei.../part.parquet", columns=["b"])
+    pandas.read_parquet("xorbit://bafyb4i.../part.parquet", columns=["b"])
 
 pandas, pyarrow, xarray, dask and whatever else reads by fsspec find it under its scheme (the entry
 point `fsspec.specs`). It needs the extra `xorbit[fsspec]`. What it is made of, lowest first:

@@ -43,6 +43,7 @@ from xorbit.pins import Kept, Order, Root, Told
 from xorbit.run import pinning
 from xorbit.run.file_calls import Name as Name
 from xorbit.run.file_calls import cid_from as cid_from
+from xorbit.run.file_calls import missing, record_named
 from xorbit.run.publish import PublishReceipt, publish
 from xorbit.run.tree_calls import TreeCalls
 from xorbit.store.base import Usage
@@ -320,7 +321,9 @@ class Calls(TreeCalls):
             NoPeersError: it is not here, and this node reaches nobody.
             NotFoundError: nobody who could be asked has it.
         """
-        found = await self.get_signed(record_key(public_key_bytes(public_key), salt))
+        key = public_key_bytes(public_key)
+        with missing(record_named(key, salt)):
+            found = await self.get_signed(record_key(key, salt))
         assert isinstance(found, Record), "the key is that of a record"
         return found
 
@@ -332,7 +335,9 @@ class Calls(TreeCalls):
             NoPeersError: it is not known here, and this node reaches nobody.
             NotFoundError: nobody who could be asked knows.
         """
-        found = await self.get_signed(connection_key(id_from(id)))
+        node = id_from(id)
+        with missing(f"where node {node.hex()} is"):
+            found = await self.get_signed(connection_key(node))
         assert isinstance(found, ConnectionItem), "the key is that of a connection item"
         return found
 
@@ -356,7 +361,7 @@ class Calls(TreeCalls):
             XorbitError: as `get_file` and `resolve`.
         """
         root, seal = pinning.root_and_key(name, salt)
-        item = await self.get_signed(root.key) if root.is_record else None
+        item = await self.resolve(root.public_key, root.salt) if root.is_record else None
         return await pinning.pin(self, root, item=item, progress=progress, seal=seal)
 
 

@@ -125,6 +125,8 @@ class ControlClient(Calls):
         """Whether the node has been asked to tell which works our calls begin."""
         self._last_call = 0
         self._gone = False
+        self._closed = False
+        """Whether it was we who ended it."""
         self._reading = asyncio.create_task(self._read_answers())
 
     @classmethod
@@ -294,9 +296,15 @@ class ControlClient(Calls):
 
     async def close(self) -> None:
         """Leave; calls that still wait get a StoppedError."""
+        self._closed = True
         self._reading.cancel()
         await asyncio.wait([self._reading])
         await close_stream(self._writer, DEFAULT_LIMITS.shutdown_s_max)
+
+    def _stopped(self) -> StoppedError:
+        if self._closed:
+            return StoppedError("this client was closed: connect again")
+        return StoppedError("the node stopped before it had answered: start it again and retry")
 
     def _next(self) -> int:
         self._last_call += 1
@@ -304,14 +312,14 @@ class ControlClient(Calls):
 
     async def _ask(self, ask: Ask) -> Answer:
         if self._gone:
-            raise _stopped()
+            raise self._stopped()
         future = self._waiting[ask.call] = asyncio.get_running_loop().create_future()
         try:
             await self._watch_works(ask)
             await write_message(self._writer, ask)
             answer = await future
         except OSError as error:
-            raise _stopped() from error
+            raise self._stopped() from error
         except asyncio.CancelledError:
             if not self._gone and not self._writer.is_closing():
                 self._writer.write(frame(encode(CancelCall(ask.call))))
@@ -351,7 +359,7 @@ class ControlClient(Calls):
             self._gone = True
             for future in self._waiting.values():
                 if not future.done():
-                    future.set_exception(_stopped())
+                    future.set_exception(self._stopped())
 
     def _take(self, answer: Answer) -> None:
         future = self._waiting.get(answer.call)
@@ -405,10 +413,6 @@ def _no_node(home: Path, said: ControlFile, error: BaseException) -> BaseExcepti
             )
         case _:
             return error
-
-
-def _stopped() -> StoppedError:
-    return StoppedError("the node stopped before it had answered: start it again and retry")
 
 
 def _error(said: HasFailed) -> XorbitError:

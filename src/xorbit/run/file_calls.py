@@ -5,11 +5,13 @@ node's own process and over the local socket. No sockets, no files and no state 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from xorbit.errors import MisuseError
+from xorbit.errors import MisuseError, NotFoundError
 from xorbit.files import transfer, trees
 from xorbit.files.cid import Cid, Codec, Place, parse_cid
 from xorbit.files.flow import BlocksToGet, Progress, PutReceipt, in_thread
@@ -35,6 +37,21 @@ PlaceName = str | Place | RecordPlace | Cid | ItemKey | Found
 """The same, where a path may follow: "CID/path", also after `xorbit://` or `ipfs://`; or what was
 found there. Or "PUBLICKEY/path": in the tree that the newest version of its record points to. Of
 private content "CID#KEY/path": the key opens blocks here and goes to nobody."""
+
+
+@contextmanager
+def missing(what: str) -> Generator[None]:
+    """Let the error say what it is that nobody has."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
+def record_named(public_key: bytes, salt: bytes) -> str:
+    """Return a record as an error names it."""
+    salted = f" with salt {salt.decode(errors='replace')!r}" if salt else ""
+    return f"the record under {public_key.hex()}{salted}"
 
 
 class FileCalls(ABC):
@@ -229,7 +246,8 @@ class FileCalls(ABC):
             NotFoundError: nobody has the record, or it points to no tree.
             NoPeersError: it is not here, and this node reaches nobody.
         """
-        record = await self.get_signed(record_key(place.public_key, place.salt))
+        with missing(record_named(place.public_key, place.salt)):
+            record = await self.get_signed(record_key(place.public_key, place.salt))
         assert isinstance(record, Record), "the key is that of a record"
         return tree_version(record)
 

@@ -7,6 +7,7 @@ import typer
 
 from xorbit.cli.options import HashName, parse_size
 from xorbit.cli.places import place_named, public_key_named
+from xorbit.errors import MisuseError
 from xorbit.files.cid import Codec, Place, cid_of_block
 from xorbit.items import Kind
 from xorbit.run.file_calls import cid_from, place_from
@@ -55,3 +56,16 @@ def test_a_name_may_be_pasted_with_its_quotes(tmp_path: Path) -> None:
     assert cid_from(typed) == cid
     assert root_and_key(typed)[0].key == cid.key
     assert public_key_named(tmp_path, f'"{key}"') == bytes.fromhex(key)
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_maybe_key"),
+    [("me/a.txt", True), ("ab" * 31, True), ("bafkr4i", False), (f"{'a' * 59}/../x", True)],
+)
+def test_what_names_nothing_may_have_been_meant_for_a_key(
+    tmp_path: Path, typed: str, is_maybe_key: bool
+) -> None:
+    """Who mistypes the name of a key, or loses one of its digits, reads of keys."""
+    with pytest.raises(MisuseError) as refused:
+        place_named(tmp_path, typed, "")
+    assert ("nor is it the name of a key here" in str(refused.value)) is is_maybe_key

@@ -125,8 +125,8 @@ ROOT = b"\xd8\x2a\x58\x25\x00" + bytes(LEAF)
     [
         (b"", "an empty file"),
         (b"\x0a\xa1\x67version\x02" + bytes(40), "got version 2"),
-        (b"\x05hello", "this is no CAR, it begins with b'hello'"),
-        (b"hello, world" * 2, "this is no CAR, it begins with b'ello, world"),
+        (b"\x05hello", "this is no CAR, it begins with b'.x05hello'"),
+        (b"hello, world" * 2, "this is no CAR, it begins with b'hello, worldhell'"),
         (b"\xff" * 20, "does not end within 4 bytes"),
         (b"\x80\x00", "longer than need be"),
         (b"\x00", "a length of zero"),
