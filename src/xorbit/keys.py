@@ -124,8 +124,8 @@ def public_key_from(home: StrPath, text: str) -> bytes:
         except ValueError:
             pass
     if not _is_name(text) or not _path(home, text).is_file():
-        cut = _is_hex(text) and _HEX_DIGITS // 2 < len(text) < _HEX_DIGITS
-        hint = f", of {len(text)} digits: was it cut when copied?" if cut else ""
+        near = _is_hex(text) and _HEX_DIGITS // 2 < len(text) < 2 * _HEX_DIGITS
+        hint = f", which has {len(text)}: copy it again" if near else ""
         raise MisuseError(
             f"expected a public key ({_HEX_DIGITS} hexadecimal digits) or the name of a key in "
             f"{home}, got {text!r}{hint}"

@@ -152,7 +152,7 @@ def test_a_source_that_waits_is_told_of(xorbit: Command, tmp_path: Path) -> None
         ["/bin/sh", "-c", command], capture_output=True, timeout=WITHIN_S, check=False
     )
     assert (ran.returncode, ran.stdout.decode().strip()) == (0, name)
-    assert ran.stderr.decode() == f"reading the named pipe {pipe} until its writer closes it\n"
+    assert ran.stderr.decode() == f"reading the pipe {pipe} until its writer closes it\n"
 
 
 def _file(folder: Path, content: bytes) -> Path:

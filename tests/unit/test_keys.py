@@ -101,7 +101,7 @@ def test_a_public_key_is_meant_by_its_digits_or_by_a_name(tmp_path: Path) -> Non
     for text in ("you", digits[:-1], digits[:-1] + "g", "../me", ""):
         with pytest.raises(MisuseError, match="expected a public key"):
             keys.public_key_from(tmp_path, text)
-    with pytest.raises(MisuseError, match="of 63 digits: was it cut when copied"):
+    with pytest.raises(MisuseError, match="which has 63: copy it again"):
         keys.public_key_from(tmp_path, digits[:-1])
 
 

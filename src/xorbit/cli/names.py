@@ -102,7 +102,7 @@ def there(path: Path) -> Path:
     """
     check_there(path)
     if path.is_fifo():
-        talk(f"reading the named pipe {printable(str(path))} until its writer closes it")
+        talk(f"reading the pipe {printable(str(path))} until its writer closes it")
     return path
 
 

@@ -197,8 +197,8 @@ def _problem(bare: str) -> str | None:
     near = _PUBLIC_KEY_DIGITS // 2 < digits < 2 * _PUBLIC_KEY_DIGITS
     if near and digits not in (CID_CHARACTERS, _PUBLIC_KEY_DIGITS) and _HEX.issuperset(bare):
         return (
-            f"it has {digits} hexadecimal digits, a public key has {_PUBLIC_KEY_DIGITS}; "
-            "was it cut when copied?"
+            f"it has {digits} hexadecimal digits, a public key has {_PUBLIC_KEY_DIGITS}: "
+            "copy it again"
         )
     for start, hint in _HINTS:
         if bare.startswith(start):
