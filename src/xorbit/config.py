@@ -67,14 +67,14 @@ PATHS_PER_START = 6
 """So many of those named by whoever a path begins at there begin paths of their own."""
 SPARSE = 1.6
 """Those found so many times as far as our own density makes likely may be liars only."""
-CROWDED = 8
+CROWDED = 16
 """Who stand so many times closer to each other than our neighbours do may be liars only."""
 CROWD_MIN = 5
-"""So many of them make a crowd: of honest nodes 1 in 2,000 times (the chance of 5 where 5 / 8 are
-expected)."""
-CELL_BITS = 7
+"""So many of them make a crowd: one of 3,000 honest nodes has others that close by chance (four
+where 5 / 16 are expected)."""
+CELL_BITS = 8
 """Neighbours that share so many of the first bits in which they differ from us count as one: of
-ten that are as far as each other, hardly two honest ones do (64 cells)."""
+twenty that are as far from us as each other, two honest ones hardly do (128 cells)."""
 NEIGHBOURS_PER_CELL = 4
 """So many times as many neighbours are gone through as are to be counted."""
 CROWD_HALVES = 5

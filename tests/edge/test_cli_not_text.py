@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (2, "stat @"),
         (3, "stat me/@ --salt @"),
         (2, "export @ -o out@"),
-        (1, "import file@"),
+        (2, "import file@"),
         (2, "import none@"),
         (2, "pin @"),
         (2, "pin LEAF --salt @"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.files.trees import Shelf, on_disk
-from xorbit.errors import FormatError, WorldError
+from xorbit.errors import FormatError, LeadsOutError, WorldError
 from xorbit.files.car import CarReader
 from xorbit.files.cid import Cid, Codec
 from xorbit.files.names import check_name, check_target
@@ -103,6 +103,8 @@ def test_nothing_leaves_the_folder(tree: Any, name: str | None) -> None:
         top.mkdir()
         try:
             shelf.write(root, top / "out")
+        except LeadsOutError:  # what came stays, for --skip-links
+            assert all(path.name.endswith(".part") for path in top.iterdir())
         except (FormatError, WorldError):
             assert list(top.iterdir()) == []
         else:

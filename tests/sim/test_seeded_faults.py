@@ -30,6 +30,7 @@ from xorbit.core import (
     discovery,
     follow,
     followers,
+    get,
     leases,
     links,
     lookup,
@@ -162,7 +163,7 @@ def never_let_a_follower_go(patch: pytest.MonkeyPatch) -> None:
 
 
 def believe_without_hashing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(work, "check_is", lambda *_: None)
+    patch.setattr(get, "check_is", lambda *_: None)
 
 
 def take_hearsay_for_proof(patch: pytest.MonkeyPatch) -> None:

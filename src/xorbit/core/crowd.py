@@ -23,16 +23,20 @@ from xorbit.wire.message import Request
 def spacing(state: State) -> int | None:
     """Return how far nodes are apart, from our own neighbours; None as long as we know too few.
 
-    Those who stand very close to each other count as one: they may be a crowd.
+    Neither a crowd around us nor one beside us changes that: of the neighbours only the farther
+    half counts, and those who stand very close to each other count as one.
     """
     count = state.limits.closest_count
-    cells: dict[int, None] = {}
+    cells: dict[tuple[int, int], int] = {}
     for contact in state.table.closest(state.own, count * NEIGHBOURS_PER_CELL):
         away = distance(state.own, contact.id)
-        cells[away >> max(away.bit_length() - CELL_BITS, 0)] = None
-        if len(cells) == count:
-            return away // count
-    return None
+        shift = max(away.bit_length() - CELL_BITS, 0)
+        cells.setdefault((shift, away >> shift), away)
+    away_by_rank = [*cells.values()][: 2 * count]
+    if len(away_by_rank) < count:
+        return None
+    half = len(away_by_rank) // 2
+    return (away_by_rank[-1] - away_by_rank[half - 1]) // (len(away_by_rank) - half)
 
 
 def crowd(state: State, target: Id, found: Sequence[Contact], apart: int | None) -> dict[Id, None]:

@@ -126,16 +126,17 @@ class Judge:
     def _few(self) -> Iterator[str]:
         """Give items that fewer hold than there should be, and that had to be more.
 
-        A copy counts where a reader comes by: at one of the k closest. A liar among the r closest
-        counts as one, since nobody can know whether it keeps what it took.
+        A copy counts where a reader comes by: at one of the k closest, past a crowd of liars. A
+        liar among the r closest counts as one, since nobody can know whether it keeps what it took.
         """
         closest_count = self._world.limits.closest_count
         keepers = sum(n.alive and n.keeps and not n.natted for n in self._world.nodes)
-        held = self._versions(closest_count)
+        held = self._versions(2 * closest_count)
         few: dict[ItemKey, int] = {}
         for place, key in enumerate(self._history.acknowledged):
-            near = list(islice(self._load.closest(key.id), closest_count))
-            count = sum(1 for n in near if n.liar is None and (place, n.number) in held)
+            near = list(islice(self._load.closest(key.id), 2 * closest_count))
+            honest = [node for node in near if node.liar is None][:closest_count]
+            count = sum((place, node.number) in held for node in honest)
             count += sum(1 for node in near[: self._replicas] if node.liar)
             if count < min(self._replicas, keepers):
                 few[key] = count

@@ -18,6 +18,7 @@ from xorbit.sim import tables
 from xorbit.sim.run import Simulation
 from xorbit.sim.trial import Trial
 
+FEWER = "replicas=4"
 SHORT = """
 about = "Three nodes find each other."
 nodes = 3
@@ -108,9 +109,9 @@ def test_wrong_usage_is_told_in_one_line(
 
 
 def test_a_failing_run_names_its_seed_and_what_repeats_it(xorbit: Command, hopeless: Path) -> None:
-    ran = xorbit("sim", "--scenario", hopeless, "--seed", "a b", "--loss", "0.5", "--check")
+    ran = xorbit("sim", "--scenario", hopeless, "--seed", "a b", "--limit", FEWER, "--check")
     assert ran.code == 1
-    again = f"xorbit sim --scenario {hopeless} --seed 'a b' --loss 0.5 --check"
+    again = f"xorbit sim --scenario {hopeless} --seed 'a b' --limit {FEWER} --check"
     assert f"to repeat it: {again}\n" in ran.err
     assert f"{again} --log-jobs" in ran.err
 
