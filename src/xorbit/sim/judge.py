@@ -130,7 +130,7 @@ class Judge:
         liar among the r closest counts as one, since nobody can know whether it keeps what it took.
         """
         closest_count = self._world.limits.closest_count
-        keepers = sum(n.alive and n.keeps and not n.natted for n in self._world.nodes)
+        keepers = sum(n.can_be_dialled for n in self._world.nodes)
         held = self._versions(2 * closest_count)
         few: dict[ItemKey, int] = {}
         for place, key in enumerate(self._history.acknowledged):

@@ -220,5 +220,5 @@ class Load:
             self._ids = sorted(as_number(node.id) for node in self.world.nodes)
         for number in by_distance(self._ids, as_number(target)):
             node = self.world.by_id[as_id(number)]
-            if node.alive and node.keeps and not node.natted:
+            if node.can_be_dialled:
                 yield node

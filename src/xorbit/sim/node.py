@@ -166,6 +166,11 @@ class SimNode:
         return f"{self.world.seed} {self.number} {life}".encode()
 
     @property
+    def can_be_dialled(self) -> bool:
+        """Whether it is there for others, as far as the story goes: all shards see the same."""
+        return self.alive and self.keeps and not self.natted
+
+    @property
     def first_seed(self) -> bytes:
         """From what the chance of its first life is drawn, for a job log."""
         return self._seed(1)

@@ -164,7 +164,7 @@ class World:
         """Return any two that live, one of them honest: who meets liars only is beyond help."""
         found = self.some_alive(2, but=newcomer)
         if found and all(node.liar for node in found):
-            able = (node for node in self.nodes if node.alive and not node.natted)
+            able = (node for node in self.nodes if node.can_be_dialled)
             honest = [node for node in able if node.liar is None and node is not newcomer]
             found[:1] = [self.rng.choice(honest)] if honest else found[:1]
         return found
@@ -178,12 +178,12 @@ class World:
         found: dict[int, SimNode] = {}
         for _ in range(16 * count):
             node = self.rng.choice(self.nodes)
-            if node.alive and not node.natted and node is not but:
+            if node.can_be_dialled and node is not but:
                 found[node.number] = node
             if len(found) == count:
                 break
         else:
-            able = (n for n in self.nodes if n.alive and not n.natted and n is not but)
+            able = (n for n in self.nodes if n.can_be_dialled and n is not but)
             found.update({node.number: node for node, _ in zip(able, range(count), strict=False)})
         return list(found.values())[:count]
 

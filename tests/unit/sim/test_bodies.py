@@ -91,3 +91,15 @@ def test_an_address_where_nobody_can_be_dialled_times_out() -> None:
     assert two.heard[0] == []
     two.world.run(0.2)
     assert two.heard[0] == [jobs.DialFailed]
+
+
+def test_the_way_in_of_a_newcomer_is_never_one_that_nobody_can_dial() -> None:
+    world = World("ways in")
+    host, client, natted, dead = (world.add() for _ in range(4))
+    client.keeps = False
+    natted.natted = True
+    for node in (host, client, natted):
+        node.start(listen=node.keeps)
+    assert not dead.can_be_dialled
+    assert world.some_alive(2) == [host]
+    assert world.some_alive(2, but=host) == []
